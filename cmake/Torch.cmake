@@ -1,0 +1,23 @@
+# Imported targets for the libtorch inside the torch wheel. find_package(Torch) is not used: it fails for a CUDA wheel on a machine
+# without the CUDA toolkit. The package is located without importing it.
+if(NOT SMAMBA_TORCH_DIR)
+  execute_process(
+    COMMAND ${SMAMBA_PYTHON} -c "import importlib.util as u; s=u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
+    OUTPUT_VARIABLE SMAMBA_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE)
+endif()
+if(NOT EXISTS "${SMAMBA_TORCH_DIR}/lib/libtorch_cpu.so")
+  message(FATAL_ERROR "no torch package found by '${SMAMBA_PYTHON}'; run scripts/setup or pass -DSMAMBA_PYTHON=<python with torch>")
+endif()
+message(STATUS "libtorch: ${SMAMBA_TORCH_DIR}")
+set(SMAMBA_TORCH_LIB ${SMAMBA_TORCH_DIR}/lib)
+
+add_library(smamba_torch INTERFACE)
+target_include_directories(smamba_torch SYSTEM INTERFACE ${SMAMBA_TORCH_DIR}/include ${SMAMBA_TORCH_DIR}/include/torch/csrc/api/include)
+target_link_libraries(smamba_torch INTERFACE ${SMAMBA_TORCH_LIB}/libtorch_cpu.so ${SMAMBA_TORCH_LIB}/libc10.so)
+target_link_options(smamba_torch INTERFACE -Wl,--allow-shlib-undefined)
+list(PREPEND CMAKE_BUILD_RPATH ${SMAMBA_TORCH_LIB})
+
+set(SMAMBA_TORCH_HAS_CUDA OFF)
+if(EXISTS ${SMAMBA_TORCH_LIB}/libtorch_cuda.so)
+  set(SMAMBA_TORCH_HAS_CUDA ON)
+endif()

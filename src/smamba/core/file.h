@@ -1,0 +1,59 @@
+// Files that are either whole or absent: every write goes to a temporary name, is checked, synced and renamed.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace smamba {
+
+/// Writes a file atomically and durably: temporary name in the same folder, every write checked, fsync, rename, fsync of the folder.
+/// Until commit() returns the old file is untouched; without commit() (an exception) the temporary is removed. Errors: Error(kIo) naming
+/// the file and the system's reason.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path target);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
+  void write(const void* data, size_t size);
+  /// Overwrites bytes already written (a header whose content is known last).
+  void write_at(uint64_t offset, const void* data, size_t size);
+  uint64_t size() const { return size_; }
+  void commit();
+
+ private:
+  std::filesystem::path target_, temporary_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+void write_file(const std::filesystem::path& path, std::string_view bytes);  // through AtomicFile
+std::string read_file(const std::filesystem::path& path);                    // Error(kIo) when it cannot be read
+/// mkdir -p, Error(kIo) on failure.
+void make_directories(const std::filesystem::path& path);
+/// fsync of a folder, so that renames and removals in it are durable.
+void sync_directory(const std::filesystem::path& path);
+
+/// A read-only memory map of a whole file. An empty file maps to an empty span.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace smamba
