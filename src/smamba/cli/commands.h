@@ -1,0 +1,16 @@
+// The verbs of the program, one file each. A command registers its options and a callback; errors leave as smamba::Error and are turned into
+// one line and an exit code by main.
+#pragma once
+#include <CLI/CLI.hpp>
+
+namespace smamba::cli {
+
+void add_data_command(CLI::App& app);
+void add_tokenizer_command(CLI::App& app);
+void add_train_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
+void add_info_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
+
+}  // namespace smamba::cli

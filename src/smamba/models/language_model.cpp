@@ -1,0 +1,85 @@
+#include "smamba/models/language_model.h"
+
+#include "smamba/core/error.h"
+#include "smamba/ops/ops.h"
+
+namespace smamba::models {
+
+Precision parse_precision(const std::string& name) {
+  if (name == "fp32") return Precision::kFloat32;
+  if (name == "bf16") return Precision::kBFloat16;
+  fail(Exit::kUsage, "precision: expected fp32 or bf16, found '{}'", name);
+}
+
+struct LanguageModel::Block {
+  at::Tensor norm, norm2, fc1, fc2;
+  std::unique_ptr<Mixer> mixer;
+
+  Block(const ModelConfig& c, const std::string& prefix, ParameterList& p) {
+    // Projections into the residual stream shrink with the number of additions to it (the official initialisation).
+    const double out_scale = 1.0 / std::sqrt(static_cast<double>(c.n_layer * (c.d_intermediate > 0 ? 2 : 1)));
+    mixer = std::make_unique<Mixer>(c, prefix + "mixer.", out_scale, p);
+    norm = p.constant(prefix + "norm.weight", {c.d_model}, 1.0);
+    if (c.d_intermediate == 0) return;
+    norm2 = p.constant(prefix + "norm2.weight", {c.d_model}, 1.0);
+    fc1 = p.linear(prefix + "mlp.fc1.weight", 2 * c.d_intermediate, c.d_model);
+    fc2 = p.linear(prefix + "mlp.fc2.weight", c.d_model, c.d_intermediate, out_scale);
+  }
+};
+
+LanguageModel::~LanguageModel() = default;
+
+LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed) : config_(config) {
+  config_.validate();
+  ParameterList p(seed);
+  embedding_ = p.normal("backbone.embedding.weight", {config_.vocab_size, config_.d_model}, 0, 0.02);
+  for (int64_t i = 0; i < config_.n_layer; ++i)
+    blocks_.push_back(std::make_unique<Block>(config_, fmt::format("backbone.layers.{}.", i), p));
+  norm_f_ = p.constant("backbone.norm_f.weight", {config_.d_model}, 1.0);
+  head_ = config_.tie_embeddings ? embedding_ : p.normal("lm_head.weight", {config_.vocab_size, config_.d_model}, 0, 0.02);
+  parameters_ = p.list();
+}
+
+int64_t LanguageModel::parameter_count() const {
+  int64_t n = 0;
+  for (const auto& p : parameters_) n += p.tensor.numel();
+  return n;
+}
+
+void LanguageModel::to(at::Device device) {
+  // In place: every holder of a parameter sees the move.
+  for (auto& p : parameters_) p.tensor.set_data(p.tensor.detach().to(device));
+}
+at::Device LanguageModel::device() const { return embedding_.device(); }
+
+const Mixer& LanguageModel::mixer(int64_t layer) const { return *blocks_.at(layer)->mixer; }
+
+at::Tensor LanguageModel::forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state) const {
+  const auto dtype = precision_ == Precision::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  if (state) state->layers.resize(blocks_.size());
+  at::Tensor hidden = at::embedding(embedding_, ids);  // (B, L, M) float32
+  std::optional<at::Tensor> residual;
+  const auto normalise = [&](const at::Tensor& weight) {
+    auto [y, r] = ops::rms_norm_residual(hidden, residual, weight, config_.norm_eps, dtype);
+    residual = r;
+    return y;
+  };
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = *blocks_[i];
+    hidden = block.mixer->forward(normalise(block.norm), reset, state ? &state->layers[i] : nullptr);
+    if (!block.fc1.defined()) continue;
+    hidden = ops::linear(ops::swiglu(ops::linear(normalise(block.norm2), block.fc1)), block.fc2);
+  }
+  return normalise(norm_f_);
+}
+
+at::Tensor LanguageModel::logits(const at::Tensor& hidden) const { return ops::linear(hidden.to(at::kFloat), head_); }
+
+LossOutput LanguageModel::loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset, double denominator,
+                               ModelState* state) const {
+  const at::Tensor hidden = forward(ids, reset, state);
+  const auto [loss, nll] = ops::linear_cross_entropy(hidden.flatten(0, 1), head_, targets.flatten(), denominator);
+  return {loss, nll};
+}
+
+}  // namespace smamba::models

@@ -1,0 +1,63 @@
+// The language model: embedding, blocks (RMSNorm → mixer → residual, RMSNorm → gated MLP → residual), final norm, output projection.
+// Legend: B batch, L length, M d_model, V vocabulary.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "smamba/models/config.h"
+#include "smamba/models/mixer.h"
+#include "smamba/models/parameters.h"
+
+namespace smamba::models {
+
+enum class Precision { kFloat32, kBFloat16 };
+/// "fp32" or "bf16"; Error(kUsage) otherwise.
+Precision parse_precision(const std::string& name);
+
+/// The recurrent state of every layer: all that generation carries from one token to the next.
+struct ModelState {
+  std::vector<LayerState> layers;
+};
+
+struct LossOutput {
+  at::Tensor loss;       // float32 scalar: mean over the counted tokens (or their sum over `denominator`)
+  at::Tensor token_nll;  // (B·L) float32 negative log-likelihood in nats; 0 where the target is -1
+};
+
+class LanguageModel {
+ public:
+  /// Builds and initialises; every value is a function of (config, seed). Error(kUsage) for a configuration that cannot be built.
+  LanguageModel(const ModelConfig& config, uint64_t seed);
+  ~LanguageModel();
+
+  const ModelConfig& config() const { return config_; }
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  int64_t parameter_count() const;
+  void to(at::Device device);
+  at::Device device() const;
+  void set_precision(Precision p) { precision_ = p; }
+  Precision precision() const { return precision_; }
+
+  /// ids: (B, L) int64; reset: (B, L) uint8 (non-zero: the state is cleared before this token) or absent; state: read and replaced when given.
+  /// Returns the normalised hidden states (B, L, M) in the compute dtype.
+  at::Tensor forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset = {}, ModelState* state = nullptr) const;
+  /// hidden (…, M) -> logits (…, V) float32.
+  at::Tensor logits(const at::Tensor& hidden) const;
+  /// targets: (B, L) int64, -1 = not counted; denominator <= 0: the number of counted targets. Never holds all logits.
+  LossOutput loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset = {}, double denominator = 0,
+                  ModelState* state = nullptr) const;
+
+  const Mixer& mixer(int64_t layer) const;
+
+ private:
+  struct Block;
+  ModelConfig config_;
+  Precision precision_ = Precision::kFloat32;
+  std::vector<Parameter> parameters_;
+  at::Tensor embedding_, norm_f_, head_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+};
+
+}  // namespace smamba::models

@@ -1,0 +1,35 @@
+// A mixer layer: projection, causal convolution, selective scan, gate, projection. One class for Mamba, SC-Mamba and SO-Mamba: they differ in
+// their Dynamics only.
+// Legend: B batch, L length, M d_model, D d_inner, S d_state, R dt_rank, K d_conv.
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "smamba/models/dynamics.h"
+
+namespace smamba::models {
+
+/// State between two calls on consecutive pieces of the same sequences. Constant size.
+struct LayerState {
+  at::Tensor conv;  // (B, K-1, D): the last inputs of the convolution, in the compute dtype
+  at::Tensor ssm;   // (B, D, S) float32
+};
+
+class Mixer {
+ public:
+  Mixer(const ModelConfig& config, const std::string& prefix, double out_scale, ParameterList& parameters);
+
+  /// x: (B, L, M) in the compute dtype; reset: (B, L) uint8 or absent. With `state` (fields undefined at the start of a sequence) the state is
+  /// read and replaced; L = 1 is the step form. Returns (B, L, M).
+  at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& reset, LayerState* state) const;
+
+  const Dynamics& dynamics() const { return *dynamics_; }
+
+ private:
+  const MixerConfig config_;
+  int64_t d_inner_, dt_rank_;
+  at::Tensor in_proj_, conv_weight_, conv_bias_, x_proj_, dt_proj_, dt_bias_, out_proj_;
+  std::unique_ptr<Dynamics> dynamics_;
+};
+
+}  // namespace smamba::models
