@@ -24,9 +24,6 @@ foreach(header CLI/CLI.hpp toml++/toml.h nlohmann/json.hpp fmt/format.h hwy/high
   endif()
 endforeach()
 
-# One OpenMP run-time only: libtorch's libgomp, found first through the run path (see Modules.cmake).
-find_package(OpenMP REQUIRED COMPONENTS CXX)
-
 find_library(SMAMBA_HWY hwy REQUIRED)
 find_library(SMAMBA_ZLIB z REQUIRED)
 find_library(SMAMBA_ZSTD zstd REQUIRED)

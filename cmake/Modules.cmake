@@ -21,7 +21,7 @@ endfunction()
 # Common settings of every target of ours; torch: TRUE for code that includes libtorch.
 function(smamba_target target torch)
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR}/src)
-  target_link_libraries(${target} PRIVATE smamba_warnings PUBLIC smamba_deps OpenMP::OpenMP_CXX)
+  target_link_libraries(${target} PRIVATE smamba_warnings PUBLIC smamba_deps smamba_openmp)
   if(torch)
     target_link_libraries(${target} PUBLIC smamba_torch)
     if(TARGET smamba_pch)

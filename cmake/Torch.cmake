@@ -21,3 +21,13 @@ set(SMAMBA_TORCH_HAS_CUDA OFF)
 if(EXISTS ${SMAMBA_TORCH_LIB}/libtorch_cuda.so)
   set(SMAMBA_TORCH_HAS_CUDA ON)
 endif()
+
+# One OpenMP run-time only, or two thread pools compete: the libgomp that libtorch itself loads.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+add_library(smamba_openmp INTERFACE)
+target_compile_options(smamba_openmp INTERFACE ${OpenMP_CXX_FLAGS})
+if(EXISTS ${SMAMBA_TORCH_LIB}/libgomp.so.1)
+  target_link_libraries(smamba_openmp INTERFACE ${SMAMBA_TORCH_LIB}/libgomp.so.1)
+else()
+  target_link_libraries(smamba_openmp INTERFACE OpenMP::OpenMP_CXX)
+endif()

@@ -1,0 +1,72 @@
+// The program: one verb, one file (commands.h). Every failure ends here, as one line on standard error and a fixed exit code.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include "smamba/cli/commands.h"
+#include "smamba/core/error.h"
+#include "smamba/core/log.h"
+#include "smamba/core/memory.h"
+
+namespace smamba::cli {
+namespace {
+
+int report(Exit code, std::string_view what) {
+  std::fputs(fmt::format("smamba: {}\n", what).c_str(), stderr);
+  return static_cast<int>(code);
+}
+
+// libtorch's messages carry a stack trace after the first line.
+std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+
+bool is_out_of_memory(std::string_view what) {
+  return what.find("can't allocate memory") != std::string_view::npos || what.find("out of memory") != std::string_view::npos;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("smamba trains, evaluates, samples from and analyses structured Mamba language models", "smamba");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "smamba 0.1.0");
+  app.add_flag_callback("-q,--quiet", [] { set_log_level(LogLevel::kQuiet); }, "no progress, warnings only")->configurable(false);
+  app.fallthrough();
+  app.get_formatter()->column_width(34);
+  app.option_defaults()->always_capture_default();
+  add_data_command(app);
+  add_tokenizer_command(app);
+  add_train_command(app);
+  add_eval_command(app);
+  add_generate_command(app);
+  add_info_command(app);
+  add_bench_command(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    return report(Exit::kUsage, fmt::format("{} (smamba --help lists the options)", first_line(e.what())));
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace smamba::cli
+
+int main(int argc, char** argv) {
+  using smamba::Exit;
+  using smamba::cli::report;
+  try {
+    smamba::tune_allocator();
+    return smamba::cli::run(argc, argv);
+  } catch (const smamba::Error& e) {
+    return report(e.code(), e.what());
+  } catch (const std::bad_alloc&) {
+    return report(Exit::kOutOfMemory, "out of memory");
+  } catch (const std::exception& e) {
+    const std::string line = smamba::cli::first_line(e.what());
+    return report(smamba::cli::is_out_of_memory(line) ? Exit::kOutOfMemory : Exit::kUsage, line);
+  }
+}

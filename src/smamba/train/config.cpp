@@ -1,0 +1,33 @@
+#include "smamba/train/config.h"
+
+#include "smamba/core/error.h"
+#include "smamba/core/file.h"
+
+namespace smamba::train {
+
+void TrainConfig::validate() const {
+  model.validate();
+  require(!data.store.empty(), "data.store: expected the path of a token store, found none; `smamba data build` writes one");
+  require(data.validation_fraction > 0 || !data.validation.empty() || (eval_every == 0),
+          "data.validation_fraction: expected a positive share or data.validation, found 0 with eval_every = {}", eval_every);
+}
+
+TrainConfig resolve_config(const std::filesystem::path& file, const std::vector<std::string>& set, const std::string& preset,
+                           const std::string& size) {
+  const std::string text = file.empty() ? "" : read_file(file);
+  const auto apply = [&](TrainConfig& c) {
+    if (!file.empty()) parse_toml(c, text, file.string());
+    for (const std::string& assignment : set) set_field(c, assignment);
+    if (!preset.empty()) c.preset = preset;
+    if (!size.empty()) c.size = size;
+  };
+  // Once to learn the preset, then again over the preset's model.
+  TrainConfig first;
+  apply(first);
+  TrainConfig config;
+  config.model = models::make_preset(first.preset, first.size);
+  apply(config);
+  return config;
+}
+
+}  // namespace smamba::train

@@ -1,0 +1,67 @@
+// AdamW over named parameters, with the gradient's norm, its clipping and the guard against non-finite gradients.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "smamba/core/tensor.h"
+
+namespace smamba::train {
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+struct Parameter {
+  std::string name;
+  at::Tensor tensor;  // float32 or float64 (a master copy), contiguous; its .grad() is read
+  bool decay = true;  // weight decay applies
+};
+
+struct AdamWOptions {
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
+};
+
+/// What one pass over all gradients found.
+struct GradientReport {
+  double norm = 0;              // Euclidean, over all gradients, as stored; accumulated in double
+  std::string first_nonfinite;  // parameter whose gradient holds the first NaN or infinity; empty: none
+  bool finite() const { return first_nonfinite.empty(); }
+};
+
+/// AdamW (Loshchilov and Hutter 2019, algorithm 2, decoupled decay) through at::_fused_adamw_.
+class AdamW {
+ public:
+  /// Error(kUsage) for a parameter of another dtype, non-contiguous, or a name twice.
+  AdamW(std::vector<Parameter> parameters, AdamWOptions options);
+
+  /// One pass over the gradients. The result does not depend on the number of CPU threads. Parameters without a gradient are left out,
+  /// here and in step().
+  GradientReport inspect() const;
+
+  /// One update with gradients grad / divisor, scaled down to a global norm of at most `clip` (0: no clipping); division and clipping
+  /// happen inside the fused update, in one rounding (a product of both: exact where neither is needed), and change the gradients in
+  /// place. With a non-finite report nothing changes, bit for bit, and false is returned.
+  bool step(double learning_rate, double clip, const GradientReport& report, double divisor = 1);
+
+  /// Forgets all gradients: the next backward pass hands its buffers over instead of adding to zeros.
+  void zero_grad();
+
+  int64_t steps() const { return steps_; }  // updates made
+  /// Moments and the number of updates: "exp_avg.<name>", "exp_avg_sq.<name>", "step" (int64, scalar). The moments share storage with the
+  /// optimizer: loading a checkpoint writes into them; then call set_steps.
+  NamedTensors state() const;
+  void set_steps(int64_t steps) { steps_ = steps; }
+
+ private:
+  struct Group {  // one call of the fused operator: same device, dtype and decay
+    bool decay;
+    std::vector<size_t> members;
+  };
+  std::vector<Parameter> parameters_;
+  std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
+  std::vector<Group> groups_;
+  AdamWOptions options_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace smamba::train
