@@ -1,7 +1,5 @@
 #include "smamba/train/optimizer.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -35,7 +33,8 @@ double sum_of_squares(const at::Tensor& t) {
   const int64_t n = t.numel(), blocks = (n + kBlock - 1) / kBlock;
   std::vector<double> sums(blocks);
   parallel_for(blocks, 2, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) sums[b] = block_sum_of_squares(p + b * kBlock, std::min(kBlock, n - b * kBlock));
+    for (int64_t b = begin; b < end; ++b)
+      sums[b] = block_sum_of_squares(p + b * kBlock, std::min(kBlock, n - b * kBlock));
   });
   double sum = 0;
   for (const double s : sums) sum += s;
@@ -69,13 +68,15 @@ std::vector<double> squared_norms(const std::vector<at::Tensor>& gradients) {
 
 }  // namespace
 
-AdamW::AdamW(std::vector<Parameter> parameters, AdamWOptions options) : parameters_(std::move(parameters)), options_(options) {
+AdamW::AdamW(std::vector<Parameter> parameters, AdamWOptions options)
+    : parameters_(std::move(parameters)), options_(options), steps_(at::zeros({}, at::kLong)) {
   std::set<std::string> names;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& p = parameters_[i];
     require(names.insert(p.name).second, "AdamW: parameter '{}' twice", p.name);
     require(p.tensor.scalar_type() == at::kFloat || p.tensor.scalar_type() == at::kDouble,
-            "AdamW: parameter '{}': expected float32 or float64, found {}", p.name, c10::toString(p.tensor.scalar_type()));
+            "AdamW: parameter '{}': expected float32 or float64, found {}", p.name,
+            c10::toString(p.tensor.scalar_type()));
     require(p.tensor.is_contiguous(), "AdamW: parameter '{}' is not contiguous", p.name);
     const at::Tensor plain = p.tensor.detach();
     exp_avg_.push_back(at::zeros_like(plain));
@@ -101,7 +102,7 @@ GradientReport AdamW::inspect() const {
   double sum = 0;
   for (size_t i = 0; i < squares.size(); ++i) {
     sum += squares[i];
-    if (!std::isfinite(squares[i]) && report.finite()) report.first_nonfinite = *names[i];
+    if (!std::isfinite(sum) && report.finite()) report.first_nonfinite = *names[i];
   }
   report.norm = std::sqrt(sum);
   return report;
@@ -111,7 +112,7 @@ bool AdamW::step(double learning_rate, double clip, const GradientReport& report
   if (!report.finite()) return false;
   const double norm = report.norm / divisor;
   const double scale = divisor * (clip > 0 && norm > clip ? norm / clip : 1);
-  ++steps_;
+  steps_.add_(1);
   for (const Group& group : groups_) {
     std::vector<at::Tensor> tensors, gradients, first, second;
     for (const size_t i : group.members) {
@@ -124,8 +125,9 @@ bool AdamW::step(double learning_rate, double clip, const GradientReport& report
     }
     if (tensors.empty()) continue;
     const auto options = at::TensorOptions().dtype(at::kFloat).device(tensors[0].device());
-    // The operator reads the number of updates per tensor; all share one, exact in float32 up to 2^24 (beyond, bias correction is 1 anyway).
-    const std::vector<at::Tensor> step(tensors.size(), at::full({}, static_cast<double>(steps_), options));
+    // The operator reads the number of updates per tensor; all share one, exact in float32 up to 2^24 (beyond, bias
+    // correction is 1 anyway).
+    const std::vector<at::Tensor> step(tensors.size(), at::full({}, static_cast<double>(steps()), options));
     std::optional<at::Tensor> grad_scale;
     if (scale != 1) grad_scale = at::full({}, scale, options);
     at::_fused_adamw_(tensors, gradients, first, second, {}, step, learning_rate, options_.beta1, options_.beta2,
@@ -138,13 +140,15 @@ void AdamW::zero_grad() {
   for (Parameter& p : parameters_) p.tensor.mutable_grad().reset();
 }
 
+int64_t AdamW::steps() const { return steps_.item<int64_t>(); }
+
 NamedTensors AdamW::state() const {
   NamedTensors out;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     out.emplace_back("exp_avg." + parameters_[i].name, exp_avg_[i]);
     out.emplace_back("exp_avg_sq." + parameters_[i].name, exp_avg_sq_[i]);
   }
-  out.emplace_back("step", at::full({}, steps_, at::kLong));
+  out.emplace_back("step", steps_);
   return out;
 }
 

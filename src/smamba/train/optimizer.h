@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "smamba/core/tensor.h"
+#include "smamba/train/tensor_file.h"
 
 namespace smamba::train {
-
-using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 struct Parameter {
   std::string name;
@@ -34,23 +33,23 @@ class AdamW {
   /// Error(kUsage) for a parameter of another dtype, non-contiguous, or a name twice.
   AdamW(std::vector<Parameter> parameters, AdamWOptions options);
 
-  /// One pass over the gradients. The result does not depend on the number of CPU threads. Parameters without a gradient are left out,
-  /// here and in step().
+  /// One pass over the gradients. The result does not depend on the number of CPU threads. Parameters without a
+  /// gradient are left out, here and in step().
   GradientReport inspect() const;
 
-  /// One update with gradients grad / divisor, scaled down to a global norm of at most `clip` (0: no clipping); division and clipping
-  /// happen inside the fused update, in one rounding (a product of both: exact where neither is needed), and change the gradients in
-  /// place. With a non-finite report nothing changes, bit for bit, and false is returned.
+  /// One update with gradients grad / divisor, scaled down to a global norm of at most `clip` (0: no clipping);
+  /// division and clipping happen inside the fused update, in one rounding (a product of both: exact where neither is
+  /// needed), and change the gradients in place. With a non-finite report nothing changes, bit for bit, and false is
+  /// returned.
   bool step(double learning_rate, double clip, const GradientReport& report, double divisor = 1);
 
   /// Forgets all gradients: the next backward pass hands its buffers over instead of adding to zeros.
   void zero_grad();
 
-  int64_t steps() const { return steps_; }  // updates made
-  /// Moments and the number of updates: "exp_avg.<name>", "exp_avg_sq.<name>", "step" (int64, scalar). The moments share storage with the
-  /// optimizer: loading a checkpoint writes into them; then call set_steps.
+  int64_t steps() const;  // updates made
+  /// Everything that a resumed run needs: "exp_avg.<name>", "exp_avg_sq.<name>", "step" (int64, scalar, on the CPU).
+  /// The tensors share storage with the optimizer: saved from here, loaded into here.
   NamedTensors state() const;
-  void set_steps(int64_t steps) { steps_ = steps; }
 
  private:
   struct Group {  // one call of the fused operator: same device, dtype and decay
@@ -61,7 +60,7 @@ class AdamW {
   std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
   std::vector<Group> groups_;
   AdamWOptions options_;
-  int64_t steps_ = 0;
+  at::Tensor steps_;  // int64, scalar
 };
 
 }  // namespace smamba::train

@@ -35,7 +35,8 @@ ScheduleKind schedule_kind(std::string_view name) {
 double Schedule::learning_rate(double step) const {
   if (step < static_cast<double>(warmup)) return peak * (step + 1) / static_cast<double>(warmup);
   if (kind == ScheduleKind::kConstant) return peak;
-  const double t = step - static_cast<double>(warmup), length = static_cast<double>(std::max<int64_t>(total - warmup, 1));
+  const double t = step - static_cast<double>(warmup),
+               length = static_cast<double>(std::max<int64_t>(total - warmup, 1));
   double fraction = std::min(t / length, 1.0);
   if (kind == ScheduleKind::kRestarts) {
     fraction = restart_fraction(t, period > 0 ? static_cast<double>(period) : length, static_cast<double>(factor));

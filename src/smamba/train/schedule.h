@@ -19,12 +19,15 @@ struct Schedule {
   int64_t period = 0;   // kRestarts: steps of the first period after warm-up; 0: all of them
   int64_t factor = 1;   // kRestarts: each period is this many times the last
 
-  /// The learning rate of update number `step` (the first is 0). Fractions are allowed, for a schedule that follows time.
+  /// The learning rate of update number `step` (the first is 0). Fractions are allowed, for a schedule that follows
+  /// time.
   ///   warm-up:  peak (step + 1) / warmup for step < warmup
   ///   constant: peak
-  ///   cosine:   floor + (peak - floor) (1 + cos(pi t / T)) / 2, t = step - warmup, T = total - warmup; floor from step `total` on
-  ///   restarts: the same with t counted from the last restart and T that period's length (SGDR, Loshchilov and Hutter 2017, equation 5;
-  ///             equal to torch.optim.lr_scheduler.CosineAnnealingWarmRestarts with T_0 = period, T_mult = factor, eta_min = floor)
+  ///   cosine:   floor + (peak - floor) (1 + cos(pi t / T)) / 2, t = step - warmup, T = total - warmup; floor from step
+  ///   `total` on restarts: the same with t counted from the last restart and T that period's length (SGDR, Loshchilov
+  ///   and Hutter 2017, equation 5;
+  ///             equal to torch.optim.lr_scheduler.CosineAnnealingWarmRestarts with T_0 = period, T_mult = factor,
+  ///             eta_min = floor)
   double learning_rate(double step) const;
 };
 

@@ -1,0 +1,161 @@
+#include "smamba/train/optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "smamba/core/error.h"
+#include "smamba/core/parallel.h"
+
+namespace smamba::train {
+namespace {
+
+std::vector<Parameter> parameters(uint64_t seed, at::ScalarType dtype = at::kFloat) {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  std::vector<Parameter> out;
+  for (const auto& [name, n] : {std::pair{"a", 5}, {"b", 70000}, {"c", 1}, {"d", 131072}}) {
+    at::Tensor t = at::randn({n}, generator, at::TensorOptions().dtype(dtype)).requires_grad_();
+    t.mutable_grad() = at::randn({n}, generator, at::TensorOptions().dtype(dtype));
+    out.push_back({name, t, out.size() % 2 == 0});
+  }
+  return out;
+}
+
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  return a.nbytes() == b.nbytes() && std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+}
+
+TEST(AdamW, FollowsItsDefinition) {
+  for (const double clip : {0.0, 1.0}) {
+    for (const double divisor : {1.0, 3.0}) {
+      auto p = parameters(1, at::kDouble);
+      const AdamWOptions o{0.9, 0.99, 1e-8, 0.1};
+      AdamW optimizer(p, o);
+      std::vector<at::Tensor> theta, m, v;
+      for (auto& q : p) {
+        theta.push_back(q.tensor.detach().clone());
+        m.push_back(at::zeros_like(theta.back()));
+        v.push_back(at::zeros_like(theta.back()));
+      }
+      for (int step = 1; step <= 3; ++step) {
+        double squares = 0;
+        for (auto& q : p) {
+          q.tensor.mutable_grad() = at::sin(q.tensor.detach() * 10 * step);
+          squares += (q.tensor.grad() / divisor).square().sum().item<double>();
+        }
+        const double coefficient = clip > 0 ? std::min(1.0, clip / std::sqrt(squares)) : 1.0;
+        for (size_t i = 0; i < p.size(); ++i) {
+          const at::Tensor g = p[i].tensor.grad() / divisor * coefficient;
+          m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
+          v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
+          const at::Tensor m_hat = m[i] / (1 - std::pow(o.beta1, step)), v_hat = v[i] / (1 - std::pow(o.beta2, step));
+          theta[i] = theta[i] - 0.01 * ((p[i].decay ? o.weight_decay : 0) * theta[i] + m_hat / (v_hat.sqrt() + o.eps));
+        }
+        ASSERT_TRUE(optimizer.step(0.01, clip, optimizer.inspect(), divisor));
+        // Where a gradient is nearly zero the update divides two tiny numbers; grad_scale is a float32, 6e-8 relative.
+        for (size_t i = 0; i < p.size(); ++i) EXPECT_TRUE(at::allclose(p[i].tensor, theta[i], 1e-7, 1e-7)) << p[i].name;
+      }
+      EXPECT_EQ(optimizer.steps(), 3);
+    }
+  }
+}
+
+TEST(AdamW, NormIsExactOnIntegersAndIndependentOfThreads) {
+  auto p = parameters(1);
+  for (auto& q : p) q.tensor.mutable_grad() = at::full_like(q.tensor, 3);
+  const AdamW integers(p, {});
+  EXPECT_EQ(integers.inspect().norm, std::sqrt(9.0 * (5 + 70000 + 1 + 131072)));
+  p = parameters(2);
+  const AdamW optimizer(p, {});
+  const int before = num_threads();
+  set_num_threads(1);
+  const double one = optimizer.inspect().norm;
+  set_num_threads(3);
+  EXPECT_EQ(optimizer.inspect().norm, one);
+  set_num_threads(before);
+  p[0].tensor.mutable_grad() = at::full_like(p[0].tensor, 3e38);
+  EXPECT_TRUE(optimizer.inspect().finite()) << "large is not infinite";
+}
+
+TEST(AdamW, NonContiguousGradientsCount) {
+  at::Tensor t = at::zeros({3, 2}).requires_grad_();
+  t.mutable_grad() = at::ones({2, 3}).t();
+  AdamW optimizer({{"w", t, false}}, {});
+  EXPECT_NEAR(optimizer.inspect().norm, std::sqrt(6.0), 1e-14);
+}
+
+TEST(AdamW, NonFiniteStepChangesNothingAndNamesTheParameter) {
+  auto p = parameters(3);
+  AdamW optimizer(p, {});
+  ASSERT_TRUE(optimizer.step(0.01, 1, optimizer.inspect()));
+  std::vector<at::Tensor> before;
+  for (auto& q : p) before.push_back(q.tensor.detach().clone());
+  for (auto& [name, t] : optimizer.state()) before.push_back(t.clone());
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
+    for (const auto& [parameter, index] : {std::pair{1, 0}, {1, 69999}, {1, 65536}, {3, 131071}}) {
+      auto fresh = parameters(4);
+      for (size_t i = 0; i < p.size(); ++i) p[i].tensor.mutable_grad() = fresh[i].tensor.grad();
+      p[parameter].tensor.grad()[index] = bad;
+      p[3].tensor.grad()[5] = bad;
+      const GradientReport report = optimizer.inspect();
+      EXPECT_EQ(report.first_nonfinite, p[parameter].name);
+      EXPECT_FALSE(optimizer.step(0.01, 1, report));
+      size_t k = 0;
+      for (auto& q : p) EXPECT_TRUE(same_bits(q.tensor.detach(), before[k++])) << q.name;
+      for (auto& [name, t] : optimizer.state()) EXPECT_TRUE(same_bits(t, before[k++])) << name;
+    }
+  }
+  EXPECT_EQ(optimizer.steps(), 1);
+}
+
+TEST(AdamW, ClippingIsOffBelowTheLimit) {
+  auto a = parameters(5), b = parameters(5);
+  AdamW clipped(a, {}), plain(b, {});
+  ASSERT_TRUE(clipped.step(0.01, 1e6, clipped.inspect()));
+  ASSERT_TRUE(plain.step(0.01, 0, plain.inspect()));
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(same_bits(a[i].tensor.detach(), b[i].tensor.detach()));
+}
+
+TEST(AdamW, RestoredStateContinuesBitForBit) {
+  auto a = parameters(6), b = parameters(6);
+  AdamW first(a, {});
+  const auto update = [](std::vector<Parameter>& p, AdamW& optimizer) {
+    for (auto& q : p) q.tensor.mutable_grad() = at::cos(q.tensor.detach() * 7);
+    EXPECT_TRUE(optimizer.step(0.01, 0.5, optimizer.inspect()));
+  };
+  for (int i = 0; i < 3; ++i) update(a, first);
+  AdamW second(b, {});
+  const auto from = first.state(), to = second.state();
+  for (size_t i = 0; i < from.size(); ++i) {
+    EXPECT_EQ(from[i].first, to[i].first);
+    to[i].second.copy_(from[i].second);
+  }
+  for (size_t i = 0; i < a.size(); ++i) b[i].tensor.detach().copy_(a[i].tensor.detach());
+  EXPECT_EQ(second.steps(), 3);
+  for (int i = 0; i < 3; ++i) update(a, first), update(b, second);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(same_bits(a[i].tensor.detach(), b[i].tensor.detach()));
+}
+
+TEST(AdamW, ParametersWithoutGradientStay) {
+  auto p = parameters(7);
+  p[1].tensor.mutable_grad().reset();
+  const at::Tensor before = p[1].tensor.detach().clone();
+  AdamW optimizer(p, {});
+  ASSERT_TRUE(optimizer.step(0.1, 1, optimizer.inspect()));
+  EXPECT_TRUE(same_bits(p[1].tensor.detach(), before));
+  optimizer.zero_grad();
+  EXPECT_FALSE(p[0].tensor.grad().defined());
+  EXPECT_EQ(optimizer.inspect().norm, 0);
+}
+
+TEST(AdamW, RefusesUnsuitableParameters) {
+  EXPECT_THROW(AdamW({{"w", at::zeros({2}), true}, {"w", at::zeros({2}), true}}, {}), Error);
+  EXPECT_THROW(AdamW({{"w", at::zeros({2}, at::kHalf), true}}, {}), Error);
+  EXPECT_THROW(AdamW({{"w", at::zeros({2, 3}).t(), true}}, {}), Error);
+}
+
+}  // namespace
+}  // namespace smamba::train
