@@ -1,0 +1,58 @@
+#include "smamba/ops/autograd/glue.h"
+#include "smamba/ops/autograd/matmul.h"
+#include "smamba/ops/check.h"
+#include "smamba/ops/ops.h"
+
+namespace smamba::ops {
+
+namespace {
+at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias) {
+  const auto type = x.scalar_type();
+  const at::Tensor left = operand(x, type), right = operand(weight, type).t();
+  const at::Tensor y = bias ? at::addmm(bias->to(left.scalar_type()), left, right) : at::mm(left, right);
+  return y.to(type);
+}
+
+class Linear : public torch::autograd::Function<Linear> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const OptionalTensor& bias) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["x"] = needs_gradient(x);
+    ctx->saved_data["weight"] = needs_gradient(weight);
+    ctx->saved_data["bias"] = needs_gradient(bias);
+    if (bias) ctx->saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
+    return linear_forward(x, weight, bias);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& outputs) {
+    refuse_double_backward("linear");
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const auto type = x.scalar_type();
+    const at::Tensor d_y = operand(outputs[0], type);
+    at::Tensor d_x, d_weight, d_bias;
+    if (ctx->saved_data["x"].toBool()) d_x = at::mm(d_y, operand(weight, type)).to(type);
+    if (ctx->saved_data["weight"].toBool()) {
+      d_weight = product_float(d_y.t(), operand(x, type)).to(weight.scalar_type());
+    }
+    if (ctx->saved_data["bias"].toBool()) {
+      d_bias = at::sum(d_y, {0}, false, static_cast<at::ScalarType>(ctx->saved_data["bias_type"].toInt()));
+    }
+    return {d_x, d_weight, d_bias};
+  }
+};
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  if (backend() == Backend::kReference) return reference::linear(x, weight, bias);
+  check_linear(x, weight, bias);
+  auto shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  return (wants_gradient({x, weight, bias}) ? Linear::apply(rows, weight, bias) : linear_forward(rows, weight, bias))
+      .view(shape);
+}
+
+}  // namespace smamba::ops

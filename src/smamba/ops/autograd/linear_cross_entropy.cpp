@@ -1,0 +1,107 @@
+// Rows go in chunks: logits of a chunk, their loss, and at once their gradient, which is multiplied back while it is in
+// the cache. What is kept for the backward pass is the finished gradient of hidden and weight; it only scales them.
+#include "smamba/ops/autograd/glue.h"
+#include "smamba/ops/autograd/matmul.h"
+#include "smamba/ops/check.h"
+#include "smamba/ops/ops.h"
+
+namespace smamba::ops {
+
+namespace {
+/// Rows whose logits take about 64 MB in float32 on a CPU (they stay near the processor), 512 MB on a GPU (fewer
+/// launches); a multiple of 64.
+int64_t rows_of_chunk(int64_t vocabulary, bool cuda) {
+  const int64_t bytes = (cuda ? int64_t{512} : int64_t{64}) << 20;
+  return std::max<int64_t>(64, bytes / (4 * vocabulary) / 64 * 64);
+}
+
+struct Result {
+  at::Tensor nll, d_hidden, d_weight;
+};
+
+/// Gradients of `scale` · Σ nll when `gradients`.
+Result chunked(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, bool gradients,
+               double scale) {
+  const auto type = hidden.scalar_type();
+  const int64_t rows = hidden.size(0), vocabulary = weight.size(0);
+  const int64_t step = std::min(std::max<int64_t>(1, rows), rows_of_chunk(vocabulary, hidden.is_cuda()));
+  const auto floats_of = hidden.options().dtype(at::kFloat);
+  const at::Tensor right = operand(weight, type);  // (V, M)
+  const at::Tensor buffer = at::empty({step, vocabulary}, floats_of);
+  Result result{at::empty({rows}, floats_of), {}, {}};
+  if (gradients) {
+    result.d_hidden = at::empty(hidden.sizes(), hidden.options());
+    result.d_weight = rows > 0 ? at::empty(weight.sizes(), floats_of) : at::zeros(weight.sizes(), floats_of);
+  }
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    const int64_t count = std::min(step, rows - begin);
+    const at::Tensor left = operand(hidden.narrow(0, begin, count), type);  // (count, M)
+    at::Tensor logits = buffer.narrow(0, 0, count);
+    left.scalar_type() == at::kFloat ? at::mm_out(logits, left, right.t())
+                                     : logits.copy_(product_float(left, right.t()));
+    CrossEntropyArgs args{count,   vocabulary, logits.data_ptr<float>(), targets.data_ptr<int64_t>() + begin,
+                          nullptr, gradients,  static_cast<float>(scale)};
+    args.nll = result.nll.data_ptr<float>() + begin;
+    device_kernels(hidden.device()).cross_entropy(args);
+    if (!gradients) continue;
+    const at::Tensor d_logits = operand(logits, left.scalar_type());
+    result.d_hidden.narrow(0, begin, count).copy_(at::mm(d_logits, right));
+    const bool accumulate_inside = left.scalar_type() == at::kFloat;
+    if (begin == 0 && accumulate_inside) {
+      at::mm_out(result.d_weight, d_logits.t(), left);
+    } else if (accumulate_inside) {
+      result.d_weight.addmm_(d_logits.t(), left);
+    } else {
+      const at::Tensor share = product_float(d_logits.t(), left);
+      begin == 0 ? result.d_weight.copy_(share) : result.d_weight.add_(share);
+    }
+  }
+  return result;
+}
+
+class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& hidden,
+                                                const at::Tensor& weight, const at::Tensor& targets, double divisor) {
+    Result result = chunked(hidden, weight, targets, true, 1 / divisor);
+    ctx->saved_data["d_hidden"] = result.d_hidden;
+    ctx->saved_data["d_weight"] = result.d_weight;
+    ctx->mark_non_differentiable({result.nll});
+    return {result.nll.sum(at::kDouble).div(divisor).to(at::kFloat), result.nll};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& outputs) {
+    refuse_double_backward("linear_cross_entropy");
+    // The gradients are handed over, not copied: they are as large as the embedding.
+    require(ctx->saved_data.count("d_weight") == 1,
+            "linear_cross_entropy: backward: expected one pass, found a second through the same loss");
+    at::Tensor d_hidden = std::move(ctx->saved_data["d_hidden"]).toTensor();
+    at::Tensor d_weight = std::move(ctx->saved_data["d_weight"]).toTensor();
+    ctx->saved_data.clear();
+    const at::Tensor& scale = outputs[0];
+    if (scale.is_cuda() || scale.item<float>() != 1) {
+      d_hidden.mul_(scale);
+      d_weight.mul_(scale);
+    }
+    return {d_hidden, d_weight, {}, {}};
+  }
+};
+}  // namespace
+
+std::pair<at::Tensor, at::Tensor> linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+                                                       const at::Tensor& targets, double denominator) {
+  if (use_reference(hidden)) return reference::linear_cross_entropy(hidden, weight, targets, denominator);
+  check_linear_cross_entropy(hidden, weight, targets);
+  const c10::DeviceGuard guard(hidden.device());
+  const at::Tensor wanted = targets.contiguous();
+  const double divisor = denominator > 0 ? denominator : std::max<double>(1, (wanted >= 0).sum().item<double>());
+  if (wants_gradient({hidden, weight})) {
+    const auto outputs = LinearCrossEntropy::apply(hidden, weight, wanted, divisor);
+    return {outputs[0], outputs[1]};
+  }
+  const at::Tensor nll = chunked(hidden, weight, wanted, false, 1).nll;
+  return {nll.sum(at::kDouble).div(divisor).to(at::kFloat), nll};
+}
+
+}  // namespace smamba::ops
