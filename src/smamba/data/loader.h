@@ -31,7 +31,7 @@ struct LoaderOptions {
   Packing packing = Packing::kPacked;
   bool shuffle = true;
   uint64_t seed = 0;
-  FimOptions fim;
+  FimOptions fim = {};
 };
 
 /// One step takes world * accumulation * batch_size consecutive samples of the global sequence. Sample g of the

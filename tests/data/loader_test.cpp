@@ -1,0 +1,254 @@
+#include "smamba/data/loader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "data/data_testing.h"
+#include "smamba/data/evaluation.h"
+
+namespace smamba::data {
+namespace {
+
+using testing::expect_error;
+using testing::Folder;
+
+class LoaderTest : public ::testing::Test {
+ protected:
+  LoaderTest() : store_(testing::make_store(folder_ / "s", testing::sample_texts(60))) {}
+  Loader make(LoaderOptions options) const { return Loader(store_, all(), options); }
+  std::vector<uint64_t> all() const { return select_documents(*store_, Part::kAll, {}); }
+  std::vector<int32_t> stream() const {
+    std::vector<int32_t> ids(store_->token_count());
+    store_->read(0, ids);
+    return ids;
+  }
+  Folder folder_;
+  std::shared_ptr<const TokenStore> store_;
+};
+
+TEST_F(LoaderTest, WindowsInOrderAreTheStream) {
+  const auto ids = stream();
+  const int64_t length = 37;
+  const Loader loader = make({.batch_size = 1, .length = length, .packing = Packing::kContiguous, .shuffle = false});
+  ASSERT_EQ(loader.windows(), static_cast<int64_t>(ids.size()) / length);
+  int32_t before = store_->end_of_text();
+  size_t at = 0;
+  for (int64_t step = 0; step < loader.windows(); ++step) {
+    const Batch b = loader.batch(step);
+    EXPECT_EQ(b.scored, length);
+    for (int64_t t = 0; t < length; ++t, ++at) {
+      const auto i = static_cast<size_t>(t);
+      EXPECT_EQ(b.inputs[i], before);
+      EXPECT_EQ(b.targets[i], ids[at]);
+      EXPECT_EQ(b.reset[i], 0);
+      before = ids[at];
+    }
+  }
+}
+
+TEST_F(LoaderTest, PackedWindowsResetWhereDocumentsStart) {
+  const auto ids = stream();
+  const Loader loader = make({.batch_size = 1, .length = 37, .shuffle = false});
+  std::set<size_t> starts;
+  for (uint64_t i = 0; i < store_->document_count(); ++i) starts.insert(store_->document(i).begin);
+  size_t at = 0;
+  for (int64_t step = 0; step < loader.windows(); ++step) {
+    const Batch b = loader.batch(step);
+    for (size_t t = 0; t < 37; ++t, ++at) {
+      EXPECT_EQ(b.reset[t] != 0, starts.contains(at)) << at;
+      if (b.reset[t]) {
+        EXPECT_EQ(b.inputs[t], store_->end_of_text());
+      }
+    }
+  }
+}
+
+TEST_F(LoaderTest, EveryWindowOncePerEpochAndOrdersDiffer) {
+  const Loader loader = make({.batch_size = 1, .length = 16});
+  std::multiset<std::vector<int32_t>> epochs[2];
+  std::vector<std::vector<int32_t>> order[2];
+  for (int64_t s = 0; s < 2 * loader.windows(); ++s) {
+    const auto targets = loader.batch(s).targets;
+    epochs[s / loader.windows()].insert(targets);
+    order[s / loader.windows()].push_back(targets);
+  }
+  EXPECT_EQ(epochs[0], epochs[1]);
+  EXPECT_NE(order[0], order[1]);
+  EXPECT_DOUBLE_EQ(loader.epoch(loader.windows()), 1.0);
+  const Loader other = make({.batch_size = 1, .length = 16, .seed = 1});
+  EXPECT_NE(other.batch(0).targets, loader.batch(0).targets);
+}
+
+TEST_F(LoaderTest, SameSequenceForAnyWorldAndAccumulation) {
+  FimOptions fim{.rate = 0.5};
+  const auto rows = [&](int64_t world, int64_t accumulation, int64_t batch) {
+    std::multiset<std::pair<std::vector<int32_t>, std::vector<int32_t>>> steps;
+    for (int64_t rank = 0; rank < world; ++rank) {
+      const Loader loader = make({.batch_size = batch,
+                                  .length = 24,
+                                  .accumulation = accumulation,
+                                  .world = world,
+                                  .rank = rank,
+                                  .seed = 3,
+                                  .fim = fim});
+      EXPECT_EQ(loader.samples_per_step(), 8);
+      for (int64_t m = 0; m < accumulation; ++m) {
+        const Batch b = loader.batch(5, m);
+        for (int64_t r = 0; r < batch; ++r)
+          steps.insert({{b.inputs.begin() + r * 24, b.inputs.begin() + (r + 1) * 24},
+                        {b.targets.begin() + r * 24, b.targets.begin() + (r + 1) * 24}});
+      }
+    }
+    return steps;
+  };
+  const auto expected = rows(1, 1, 8);
+  EXPECT_EQ(rows(2, 1, 4), expected);
+  EXPECT_EQ(rows(1, 4, 2), expected);
+  EXPECT_EQ(rows(4, 2, 1), expected);
+}
+
+TEST_F(LoaderTest, FimKeepsLengthAndStreamsAgree) {
+  const auto fim_rows = [&](FimLoss loss) {
+    const Loader loader = make({.batch_size = 4, .length = 64, .fim = {.rate = 1, .loss = loss}});
+    int64_t sentinels = 0, ignored = 0;
+    for (int64_t s = 0; s < 20; ++s) {
+      const Batch b = loader.batch(s);
+      for (size_t i = 0; i < b.targets.size(); ++i) {
+        // An input is the target before it, except where a document begins (and that input is an end of text).
+        if (i % 64 != 0 && !b.reset[i] && b.targets[i - 1] != kIgnored) {
+          EXPECT_EQ(b.inputs[i], b.targets[i - 1]);
+        }
+        if (b.reset[i]) {
+          EXPECT_EQ(b.inputs[i], store_->end_of_text());
+        }
+        sentinels += b.targets[i] > 256;
+        ignored += b.targets[i] == kIgnored;
+        EXPECT_GE(b.inputs[i], 0);
+      }
+      EXPECT_EQ(b.scored + std::count(b.targets.begin(), b.targets.end(), kIgnored), 4 * 64);
+    }
+    return std::pair(sentinels, ignored);
+  };
+  const auto [sentinels, none] = fim_rows(FimLoss::kAll);
+  EXPECT_GT(sentinels, 60);
+  EXPECT_EQ(none, 0) << "bytes tokenize to the same length";
+  const auto [scored_sentinels, ignored] = fim_rows(FimLoss::kMiddle);
+  EXPECT_EQ(scored_sentinels, 0) << "sentinels are no part of the middle";
+  EXPECT_GT(ignored, 1000);
+}
+
+TEST_F(LoaderTest, BytesAreExactOverAnEpochOfWholeDocuments) {
+  // Length 1: the windows cover every token, so the shares add up to the bytes of the store.
+  const Loader loader = make({.batch_size = 1, .length = 1});
+  double bytes = 0;
+  for (int64_t s = 0; s < loader.windows(); ++s) bytes += loader.batch(s).bytes;
+  EXPECT_NEAR(bytes, static_cast<double>(store_->text_bytes()), 1e-6);
+}
+
+TEST_F(LoaderTest, PrefetcherGivesTheSameBatches) {
+  const auto loader =
+      std::make_shared<Loader>(store_, all(), LoaderOptions{.batch_size = 2, .length = 16, .accumulation = 2});
+  Prefetcher prefetcher(loader, 7);
+  for (int64_t step = 7; step < 12; ++step) {
+    for (int64_t micro = 0; micro < 2; ++micro) EXPECT_EQ(prefetcher.next().inputs, loader->batch(step, micro).inputs);
+  }
+  EXPECT_GE(prefetcher.waiting_seconds(), 0.0);
+}
+
+TEST_F(LoaderTest, PrefetcherPassesErrorsOn) {
+  // A token outside the vocabulary is found while a batch is made.
+  std::string bytes = read_file(folder_ / "s");
+  bytes[kStoreHeaderSize + 1] = '\x7f';
+  write_file(folder_ / "bad", bytes);
+  const auto store = std::make_shared<TokenStore>(folder_ / "bad");
+  const auto loader = std::make_shared<Loader>(store, all(), LoaderOptions{.length = 16, .shuffle = false});
+  Prefetcher prefetcher(loader, 0);
+  expect_error(Exit::kBadData, {"token 0"}, [&] { prefetcher.next(); });
+}
+
+TEST_F(LoaderTest, Refusals) {
+  expect_error(Exit::kUsage, {"batch_size", "0"}, [&] { make({.batch_size = 0}); });
+  expect_error(Exit::kUsage, {"rank", "[0, 2)"}, [&] { make({.world = 2, .rank = 2}); });
+  expect_error(Exit::kBadData, {"at least 100000 tokens"}, [&] { make({.length = 100000}); });
+  expect_error(Exit::kUsage, {"fim", "rate"}, [&] { make({.fim = {.rate = 2}}); });
+  expect_error(Exit::kUsage, {"packing", "loose"}, [] { parse_packing("loose"); });
+  expect_error(Exit::kUsage, {"part", "half"}, [] { parse_part("half"); });
+}
+
+TEST_F(LoaderTest, SplitIsAPartitionAndStable) {
+  const Split split{.validation = 0.3, .seed = 5};
+  const auto train = select_documents(*store_, Part::kTrain, split),
+             validation = select_documents(*store_, Part::kValidation, split);
+  std::vector<uint64_t> joined;
+  std::merge(train.begin(), train.end(), validation.begin(), validation.end(), std::back_inserter(joined));
+  EXPECT_EQ(joined, all());
+  // 60 draws of chance 0.3: mean 18, standard deviation 3.5; four of them.
+  EXPECT_NEAR(static_cast<double>(validation.size()), 18, 14);
+
+  // More documents, in another order: each old one stays on its side.
+  auto texts = testing::sample_texts(90);
+  std::reverse(texts.begin(), texts.end());
+  const auto larger = testing::make_store(folder_ / "larger", texts);
+  std::map<Hash128, bool> side;
+  for (uint64_t i : select_documents(*larger, Part::kTrain, split)) side[larger->document(i).hash] = false;
+  for (uint64_t i : select_documents(*larger, Part::kValidation, split)) side[larger->document(i).hash] = true;
+  for (uint64_t i : train) EXPECT_FALSE(side.at(store_->document(i).hash));
+  for (uint64_t i : validation) EXPECT_TRUE(side.at(store_->document(i).hash));
+
+  expect_error(Exit::kBadData, {"validation document", "60"},
+               [&] { select_documents(*store_, Part::kValidation, {}); });
+  expect_error(Exit::kUsage, {"validation", "1.5"},
+               [&] { select_documents(*store_, Part::kTrain, {.validation = 1.5}); });
+}
+
+TEST_F(LoaderTest, EvaluationScoresEveryTokenOnce) {
+  const auto ids = stream();
+  for (const auto& [world, batch, length] :
+       {std::tuple<int64_t, int64_t, int64_t>{1, 1, 16}, {1, 4, 16}, {2, 3, 7}, {1, 100, 512}}) {
+    for (bool carry : {true, false}) {
+      std::vector<int> scored(ids.size(), 0);
+      for (int64_t rank = 0; rank < world; ++rank) {
+        const EvaluationLoader loader(
+            store_, all(), {.batch_size = batch, .length = length, .world = world, .rank = rank, .carry_state = carry});
+        EXPECT_EQ(loader.tokens(), ids.size());
+        EXPECT_EQ(loader.bytes(), store_->text_bytes());
+        EXPECT_EQ(loader.documents(), store_->document_count());
+        std::vector<int64_t> last(static_cast<size_t>(batch), -1);  // last position of each row
+        for (int64_t i = 0; i < loader.size(); ++i) {
+          const Batch b = loader.batch(i);
+          EXPECT_EQ(b.scored,
+                    std::count_if(b.targets.begin(), b.targets.end(), [](int32_t t) { return t != kIgnored; }));
+          for (size_t k = 0; k < b.targets.size(); ++k) {
+            const int64_t p = b.positions[k];
+            auto& previous = last[k / static_cast<size_t>(length)];
+            ASSERT_EQ(p < 0, b.targets[k] == kIgnored);
+            if (p < 0) continue;
+            ++scored[static_cast<size_t>(p)];
+            EXPECT_EQ(b.targets[k], ids[static_cast<size_t>(p)]);
+            const bool start =
+                store_->document(store_->document_of(static_cast<uint64_t>(p))).begin == static_cast<uint64_t>(p);
+            EXPECT_EQ(b.inputs[k], start ? store_->end_of_text() : ids[static_cast<size_t>(p - 1)]);
+            EXPECT_EQ(b.reset[k] != 0, start || (!carry && k % static_cast<size_t>(length) == 0));
+            if (!start) {
+              EXPECT_EQ(p, previous + 1) << "a row goes on where it ended";
+            }
+            previous = p;
+          }
+        }
+      }
+      EXPECT_EQ(std::count(scored.begin(), scored.end(), 1), static_cast<int64_t>(ids.size()));
+    }
+  }
+}
+
+TEST_F(LoaderTest, EvaluationOfAPart) {
+  const EvaluationLoader loader(store_, all(), {.batch_size = 2, .length = 16, .max_tokens = 500});
+  EXPECT_GE(loader.tokens(), 500u);
+  EXPECT_LT(loader.tokens(), 700u) << "one document more than needed at most";
+  EXPECT_LT(loader.documents(), store_->document_count());
+}
+
+}  // namespace
+}  // namespace smamba::data
