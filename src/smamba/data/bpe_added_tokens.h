@@ -32,8 +32,8 @@ class AddedTokenMatcher {
   /// Empty contents are ignored; contents are distinct.
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
-  /// Appends the pieces of `text`, which cover it except for overlaps that stripping makes. With skip_special, a special
-  /// token counts as text.
+  /// Appends the pieces of `text`, which cover it except for overlaps that stripping makes. With skip_special, a
+  /// special token counts as text.
   void split(std::string_view text, bool skip_special, std::vector<TextPiece>& out) const;
   /// True when split() can find nothing.
   bool idle(bool skip_special) const { return skip_special ? !has_plain_ : tokens_.empty(); }

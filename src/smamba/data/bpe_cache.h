@@ -8,8 +8,8 @@
 
 namespace smamba::data {
 
-/// A direct-mapped table of words of 1 … key_words * 8 - 1 bytes with at most `max_ids` tokens; a colliding word replaces
-/// the older one. Not for use from several threads.
+/// A direct-mapped table of words of 1 … key_words * 8 - 1 bytes with at most `max_ids` tokens; a colliding word
+/// replaces the older one. Not for use from several threads.
 template <size_t key_words, size_t max_ids, size_t entries>
 class WordTable {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <functional>
 #include <queue>
 
@@ -83,8 +84,9 @@ struct Places {
 
 }  // namespace
 
-// A token is marked in `cells` at its first byte (id | kStart) and at its last (id), so both neighbours of any place are
-// found without links. Places wait in one list per rank; lists are taken by rank, and each is walked from left to right.
+// A token is marked in `cells` at its first byte (id | kStart) and at its last (id), so both neighbours of any place
+// are found without links. Places wait in one list per rank; lists are taken by rank, and each is walked from left to
+// right.
 void BpeModel::encode_long(const uint8_t* word, size_t n, std::vector<int32_t>& out) const {
   std::vector<uint32_t> cells(n);
   for (size_t i = 0; i < n; ++i) cells[i] = static_cast<uint32_t>(byte_ids_[word[i]]) | kStart;

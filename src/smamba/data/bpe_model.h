@@ -1,4 +1,5 @@
-// Byte-pair merging of one word: a table of ranked merges over byte strings (Sennrich et al. 2016, on bytes as in GPT-2).
+// Byte-pair merging of one word: a table of ranked merges over byte strings (Sennrich et al. 2016, on bytes as in
+// GPT-2).
 #pragma once
 #include <array>
 #include <cstdint>
@@ -10,7 +11,8 @@
 
 namespace smamba::data {
 
-/// A merge: tokens `left` and `right` side by side become `result`. Its rank is its place in the list; lower ranks first.
+/// A merge: tokens `left` and `right` side by side become `result`. Its rank is its place in the list; lower ranks
+/// first.
 struct BpeMerge {
   int32_t left, right, result;
 };
@@ -30,7 +32,7 @@ class BpeModel {
 
  private:
   struct Slot {
-    uint64_t pair;   // left << 32 | right, or kEmpty
+    uint64_t pair;  // left << 32 | right, or kEmpty
     uint32_t rank;
     int32_t result;
   };

@@ -1,4 +1,5 @@
-// The scanners of pretokenizer.h. Each follows its pattern's alternatives in order; runs are taken greedily, as the patterns do.
+// The scanners of pretokenizer.h. Each follows its pattern's alternatives in order; runs are taken greedily, as the
+// patterns do.
 #pragma once
 #include <string>
 
@@ -36,8 +37,8 @@ inline const uint8_t* space_end(const uint8_t* p, const uint8_t* end) {
   return q == end || last == p ? q : last;
 }
 
-/// `'s|'t|'re|'ve|'m|'ll|'d` from an apostrophe; p when none matches. With fold, in either case; Unicode folds the long s
-/// to s.
+/// `'s|'t|'re|'ve|'m|'ll|'d` from an apostrophe; p when none matches. With fold, in either case; Unicode folds the long
+/// s to s.
 template <bool fold>
 inline const uint8_t* contraction_end(const uint8_t* p, const uint8_t* end) {
   const auto at = [&](int i) -> int {
@@ -134,12 +135,18 @@ void split(const uint8_t* p, const uint8_t* end, Word&& word) {
 template <class Word>
 void split(SplitRule rule, const uint8_t* p, const uint8_t* end, Word&& word) {
   switch (rule) {
-    case SplitRule::kWhole: return split<SplitRule::kWhole>(p, end, word);
-    case SplitRule::kGpt2: return split<SplitRule::kGpt2>(p, end, word);
-    case SplitRule::kGpt4: return split<SplitRule::kGpt4>(p, end, word);
-    case SplitRule::kQwen2: return split<SplitRule::kQwen2>(p, end, word);
-    case SplitRule::kDigits: return split<SplitRule::kDigits>(p, end, word);
-    case SplitRule::kDigitRuns: return split<SplitRule::kDigitRuns>(p, end, word);
+    case SplitRule::kWhole:
+      return split<SplitRule::kWhole>(p, end, word);
+    case SplitRule::kGpt2:
+      return split<SplitRule::kGpt2>(p, end, word);
+    case SplitRule::kGpt4:
+      return split<SplitRule::kGpt4>(p, end, word);
+    case SplitRule::kQwen2:
+      return split<SplitRule::kQwen2>(p, end, word);
+    case SplitRule::kDigits:
+      return split<SplitRule::kDigits>(p, end, word);
+    case SplitRule::kDigitRuns:
+      return split<SplitRule::kDigitRuns>(p, end, word);
   }
 }
 

@@ -6,24 +6,42 @@
 #include "smamba/core/file.h"
 #include "smamba/core/hash.h"
 #include "smamba/data/byte_tokenizer.h"
+#include "smamba/data/tokenizer_json.h"
 
 namespace smamba::data {
+namespace {
+
+constexpr std::string_view kBpePrefix = R"({"type":"bpe","tokenizer":)";  // as BpeTokenizer::description() begins
+
+std::shared_ptr<const Tokenizer> make_bpe(std::string_view json, std::string_view where) {
+  return std::make_shared<BpeTokenizer>(parse_tokenizer_json(json, where), where);
+}
+
+}  // namespace
 
 std::string Tokenizer::fingerprint() const { return hash128(description()).hex(); }
 
 std::shared_ptr<const Tokenizer> make_tokenizer(std::string_view description, std::string_view where) {
+  if (description.starts_with(kBpePrefix) && description.ends_with('}'))
+    return make_bpe(description.substr(kBpePrefix.size(), description.size() - kBpePrefix.size() - 1), where);
   const auto json = nlohmann::json::parse(description, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) fail(Exit::kBadData, "{}: the tokenizer's description is no JSON object", where);
   const auto type = json.find("type");
   if (type == json.end() || !type->is_string())
     fail(Exit::kBadData, "{}: the tokenizer's description has no \"type\"", where);
   if (*type == "bytes") return std::make_shared<ByteTokenizer>();
-  fail(Exit::kBadData, "{}: expected tokenizer type \"bytes\", found \"{}\"", where, type->get<std::string>());
+  fail(Exit::kBadData, "{}: expected tokenizer type \"bytes\" or \"bpe\", found \"{}\"", where,
+       type->get<std::string>());
 }
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& name_or_path) {
   if (name_or_path == "bytes") return std::make_shared<ByteTokenizer>();
-  return make_tokenizer(read_file(name_or_path), name_or_path);
+  std::filesystem::path path = name_or_path;
+  if (std::filesystem::is_directory(path)) path /= "tokenizer.json";
+  const std::string text = read_file(path);
+  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (json.is_object() && json.contains("type")) return make_tokenizer(text, path.string());
+  return make_bpe(text, path.string());
 }
 
 }  // namespace smamba::data

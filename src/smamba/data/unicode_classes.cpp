@@ -1,6 +1,7 @@
 #include "smamba/data/unicode_classes.h"
 
 #include <cstring>
+#include <iterator>
 
 namespace smamba::data::detail {
 namespace {

@@ -1,0 +1,15 @@
+// Normalisation form C of texts that may hold bytes that are no UTF-8.
+#pragma once
+#include <string>
+#include <string_view>
+
+namespace smamba::data {
+
+/// False when nfc(text) is certainly `text`: no byte of a character from U+0300 on (none below has a class, and none
+/// composes or decomposes under form C).
+bool may_need_nfc(std::string_view text);
+
+/// Unicode normalisation form C of the valid stretches of `text`; other bytes stay as they are, and separate them.
+std::string nfc(std::string_view text);
+
+}  // namespace smamba::data
