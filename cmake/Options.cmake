@@ -4,7 +4,8 @@ endif()
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
-set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+# Every target alike (not -fPIE for programs), so that all can share one precompiled header.
+add_compile_options(-fPIC)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 # -O2 without NDEBUG's removal of our own checks: smamba never uses assert() for input.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")

@@ -25,11 +25,10 @@ ops::Discretization parse_discretisation(const std::string& name) {
 }
 
 Spectrum initial_spectrum(const MixerConfig& c) {
-  if (c.spectrum == "real" && c.spectrum_max > 0) return control::evenly_spaced_spectrum(c.d_state, c.spectrum_min, c.spectrum_max);
-  return control::named_spectrum(c.spectrum, c.d_state);
+  return control::make_spectrum(c.spectrum, static_cast<int>(c.d_state), c.spectrum_min, c.spectrum_max);
 }
 
-LayerSystem system_of(const Spectrum& s) { return {s.all(), control::coefficients_from_poles(s)}; }
+LayerSystem system_of(const Spectrum& s) { return {s, control::coefficients(s)}; }
 
 // ---- Mamba: one diagonal per channel -----------------------------------------------------------------------------------------------------
 
@@ -45,7 +44,7 @@ class Diagonal : public Dynamics {
   LayerSystem system() const override {
     Spectrum s;
     s.real = to_vector(-a_log_.detach().select(0, 0).to(at::kDouble).exp());
-    return {s.all(), {}};
+    return {s, {}};
   }
 
  private:
@@ -180,7 +179,7 @@ class Coefficients : public StateMatrix {
   at::Tensor canonical_vector() const override { return last_unit_vector(a_.detach()); }
   LayerSystem system() const override {
     const std::vector<double> a = to_vector(a_);
-    return {control::polynomial_roots(a), a};
+    return {control::roots(a), a};
   }
   void configure(ops::ScanOptions& o) const override { o.transition = companion_transition(observable_); }
 
@@ -190,14 +189,12 @@ class Coefficients : public StateMatrix {
 };
 
 // schwarz: log b_1 … log b_{n-1}, log g.
-class Schwarz : public StateMatrix {
+class SchwarzNumbers : public StateMatrix {
  public:
-  Schwarz(const MixerConfig& c, bool observable, const std::string& prefix, ParameterList& p)
+  SchwarzNumbers(const MixerConfig& c, bool observable, const std::string& prefix, ParameterList& p)
       : observable_(observable), shift_(c.schwarz_shift) {
-    const control::SchwarzForm form = control::schwarz_from_spectrum(initial_spectrum(c), shift_);
-    std::vector<double> raw;
-    for (double b : form.b) raw.push_back(std::log(b));
-    raw.push_back(std::log(form.g));
+    std::vector<double> raw = control::schwarz_from_spectrum(initial_spectrum(c), shift_).parameters();
+    for (double& x : raw) x = std::log(x);
     raw_ = p.values(prefix + "schwarz", to_tensor(raw));
   }
   at::Tensor a() const override {
@@ -209,13 +206,8 @@ class Schwarz : public StateMatrix {
   // sqrt(2 g) e_n makes the Gramian the identity.
   at::Tensor canonical_vector() const override { return at::constant_pad_nd((2 * raw_.slice(0, -1).exp()).sqrt(), {raw_.numel() - 1, 0}); }
   LayerSystem system() const override {
-    const std::vector<double> v = to_vector(raw_.detach().to(at::kDouble).exp());
-    control::SchwarzForm form;
-    form.b.assign(v.begin(), v.end() - 1);
-    form.g = v.back();
-    form.alpha = shift_;
-    const std::vector<double> a = control::coefficients_from_schwarz(form);
-    return {control::polynomial_roots(a), a};
+    const auto form = control::Schwarz::from_parameters(to_vector(raw_.detach().to(at::kDouble).exp()), shift_);
+    return {control::poles(form), control::coefficients(form)};
   }
   void configure(ops::ScanOptions& o) const override {
     o.transition = ops::Transition::kSchwarz;
@@ -231,7 +223,7 @@ class Schwarz : public StateMatrix {
 std::unique_ptr<StateMatrix> make_state_matrix(const MixerConfig& c, const std::string& prefix, ParameterList& p) {
   const bool observable = c.form == "observable";
   if (c.parameterisation == "coefficients") return std::make_unique<Coefficients>(c, observable, prefix, p);
-  if (c.parameterisation == "schwarz") return std::make_unique<Schwarz>(c, observable, prefix, p);
+  if (c.parameterisation == "schwarz") return std::make_unique<SchwarzNumbers>(c, observable, prefix, p);
   if (c.realisation == "companion") return std::make_unique<CompanionPoles>(c, observable, prefix, p);
   return std::make_unique<ModalPoles>(c, prefix, p);
 }

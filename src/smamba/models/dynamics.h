@@ -1,11 +1,11 @@
 // What distinguishes the mixers: the state matrix, and which of B and C the canonical form fixes. Everything else of a layer is mixer.h.
 // Legend: D d_inner, S state size n.
 #pragma once
-#include <complex>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "smamba/control/poles.h"
 #include "smamba/models/config.h"
 #include "smamba/models/parameters.h"
 #include "smamba/ops/scan.h"
@@ -21,10 +21,10 @@ struct DynamicsTensors {
   at::Tensor skip;                // (D): d + skip
 };
 
-/// A layer's system at one step size, for analysis: single-input, single-output in state coordinates, in double.
+/// The time-invariant spectrum of a layer, for analysis, in double.
 struct LayerSystem {
-  std::vector<std::complex<double>> poles;  // all n of them, conjugates included
-  std::vector<double> coefficients;         // a_0 … a_{n-1}; empty for a diagonal layer (one system per channel)
+  control::Spectrum spectrum;
+  std::vector<double> coefficients;  // a_0 … a_{n-1}; empty for a diagonal layer (one system per channel)
 };
 
 class Dynamics {
