@@ -75,12 +75,15 @@ Discretization parse_discretization(std::string_view name) {
 Matrix expm(const Matrix& a) {
   require_square("expm", a.rows(), a.columns());
   require(all_finite(a), "expm: expected finite elements");
-  const double norm = norm_one(a);
+  const std::vector<int> balancing = balancing_exponents(a);
+  const Matrix balanced = apply_balancing(a, balancing);
+  const double norm = norm_one(balanced);
   require(std::isfinite(norm), "expm: the norm of the matrix overflows");
   int squarings = 0;
   if (norm > kTheta13) std::frexp(norm / kTheta13, &squarings);
-  Matrix e = pade_exponential(a * std::ldexp(1.0, -squarings));
+  Matrix e = pade_exponential(balanced * std::ldexp(1.0, -squarings));
   for (int i = 0; i < squarings; ++i) e = e * e;
+  e = apply_balancing(e, balancing, -1);
   require(all_finite(e), "expm: the result overflows (norm of the matrix {:g})", norm);
   return e;
 }

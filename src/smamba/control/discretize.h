@@ -16,9 +16,10 @@ enum class Discretization { kZoh, kEulerB, kBilinear };
 /// "zoh", "euler_b", "bilinear"; Error(kUsage) otherwise.
 Discretization parse_discretization(std::string_view name);
 
-/// exp(A) by scaling and squaring with the [13/13] Padé approximant: relative error about n eps max(1, log2 ‖A‖) for
-/// normal matrices; for far-from-normal ones (companion matrices of large order) multiplied by their condition, see the
-/// Extended overload. Throws Error(kUsage) for a non-square or non-finite matrix, or where the result overflows.
+/// exp(A) by balancing, scaling and squaring with the [13/13] Padé approximant: relative error about n eps max(1, log2
+/// ‖A‖) for normal matrices; for far-from-normal ones (companion matrices of large order) multiplied by their
+/// condition, see the Extended overload. Throws Error(kUsage) for a non-square or non-finite matrix, or where the
+/// result overflows.
 Matrix expm(const Matrix& a);
 /// The same by scaling and a Taylor series, to about 2^-440 relative to exp(‖A‖): the oracle for ill-conditioned A.
 ExtendedMatrix expm(const ExtendedMatrix& a);

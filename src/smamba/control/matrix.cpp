@@ -132,6 +132,44 @@ double max_abs(const Matrix& a) {
   return out;
 }
 
+std::vector<int> balancing_exponents(const Matrix& given) {
+  require(given.rows() == given.columns(), "balancing: expected a square matrix, found {}x{}", given.rows(),
+          given.columns());
+  require_finite(given, "balancing");
+  const size_t n = given.rows();
+  std::vector<int> exponents(n, 0);
+  Matrix a = given;
+  for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
+    bool changed = false;
+    for (size_t i = 0; i < n; ++i) {
+      double row = 0, column = 0;
+      for (size_t j = 0; j < n; ++j) {
+        if (j == i) continue;
+        row = std::max(row, std::fabs(a(i, j)));
+        column = std::max(column, std::fabs(a(j, i)));
+      }
+      if (row == 0 || column == 0) continue;
+      const int shift = (std::ilogb(row) - std::ilogb(column)) / 2;
+      if (shift == 0) continue;
+      changed = true;
+      exponents[i] += shift;
+      for (size_t j = 0; j < n; ++j) {
+        a(i, j) = std::ldexp(a(i, j), -shift);
+        a(j, i) = std::ldexp(a(j, i), shift);
+      }
+    }
+    if (!changed) break;
+  }
+  return exponents;
+}
+
+Matrix apply_balancing(const Matrix& a, const std::vector<int>& exponents, int sign) {
+  Matrix out = a;
+  for (size_t i = 0; i < a.rows(); ++i)
+    for (size_t j = 0; j < a.columns(); ++j) out(i, j) = std::ldexp(a(i, j), sign * (exponents[j] - exponents[i]));
+  return out;
+}
+
 SymmetricEigen symmetric_eigen(const Matrix& a) {
   const size_t n = a.rows();
   require(a.columns() == n, "symmetric eigenvalues: expected a square matrix, found {}x{}", n, a.columns());

@@ -151,13 +151,11 @@ MatrixOf<T> solve(MatrixOf<T> a, MatrixOf<T> b) {
       for (size_t j = 0; j < b.columns(); ++j) b(i, j) -= factor * b(k, j);
     }
   }
-  for (size_t k = n; k-- > 0;) {
-    const T inverse = T(1) / a(k, k);
+  for (size_t k = n; k-- > 0;)
     for (size_t j = 0; j < b.columns(); ++j) {
       for (size_t i = k + 1; i < n; ++i) b(k, j) -= a(k, i) * b(i, j);
-      b(k, j) *= inverse;
+      b(k, j) /= a(k, k);
     }
-  }
   return b;
 }
 
@@ -176,6 +174,13 @@ double norm_one(const Matrix& a);
 double norm_frobenius(const Matrix& a);
 /// Largest absolute element; NaN where one element is NaN.
 double max_abs(const Matrix& a);
+
+/// Exponents k such that 2^(-k_i) A_ij 2^(k_j) has rows and columns of nearly equal size (Osborne's balancing): a
+/// similarity by powers of two, exact, that takes most of the spread out of a companion matrix. Zero rows or columns
+/// are left alone.
+std::vector<int> balancing_exponents(const Matrix& a);
+/// The balanced matrix, or with sign = -1 its undoing: 2^(k_i) A_ij 2^(-k_j).
+Matrix apply_balancing(const Matrix& a, const std::vector<int>& exponents, int sign = 1);
 
 /// Eigenvalues (ascending) and orthonormal eigenvectors (columns) of a symmetric matrix, by Jacobi rotations: small
 /// eigenvalues of a positive definite matrix keep their relative accuracy as far as its scaled condition number allows.
