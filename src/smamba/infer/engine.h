@@ -1,0 +1,41 @@
+// What runs a language model token by token: a set of sequences, each with a state of constant size.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "smamba/models/language_model.h"
+
+namespace smamba::infer {
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  /// Columns of the logits.
+  virtual int64_t vocab_size() const = 0;
+  /// Forgets all sequences and reads new ones: sequence i is prompts[i], one token or more each. Returns the logits
+  /// that follow each prompt, (sequences, V) row-major, valid until the next call. Error(kUsage) for an empty prompt or
+  /// an id outside the vocabulary.
+  virtual std::span<float> start(std::span<const std::vector<int32_t>> prompts) = 0;
+  /// Feeds ids[i] to sequence sequences[i] (ascending); returns the logits (sequences.size(), V) as above. A sequence
+  /// left out of a call is given up and must not come back.
+  virtual std::span<float> step(std::span<const int64_t> sequences, std::span<const int32_t> ids) = 0;
+};
+
+/// The model's own step form, on its device and in its precision. The model must outlive it.
+std::unique_ptr<Engine> make_model_engine(const models::LanguageModel& model);
+
+/// The fastest engine for the model's device and precision: on a CPU the packed decoder (decoder.h), elsewhere the step
+/// form.
+std::unique_ptr<Engine> make_engine(const models::LanguageModel& model);
+
+/// Tokens of a prompt read at once: bounds the memory of reading a long prompt; the state is carried across, so results
+/// do not depend on it.
+inline constexpr int64_t kPromptChunk = 1024;
+
+/// Reads a prompt into `state` (empty: the start of a sequence); returns the logits after its last token, (V) float32
+/// on the model's device.
+at::Tensor read_prompt(const models::LanguageModel& model, std::span<const int32_t> prompt, models::ModelState& state);
+
+}  // namespace smamba::infer

@@ -1,0 +1,26 @@
+// From a checkpoint folder (docs/formats/checkpoint.md) to a model that is ready to run.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "smamba/data/tokenizer.h"
+#include "smamba/models/language_model.h"
+
+namespace smamba::infer {
+
+struct LoadedModel {
+  std::unique_ptr<models::LanguageModel> model;
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+};
+
+/// Reads `config.json` ("model": the fields of ModelConfig, "tokenizer": a tokenizer's description) and
+/// `model.safetensors` (every parameter by name; float32, float16 or bfloat16). Errors: Error(kIo) when a file cannot
+/// be read; Error(kBadData), one line with file and key, when a key or tensor is missing, unknown or of the wrong
+/// shape, or the tokenizer has more tokens than the model.
+LoadedModel load_model(const std::filesystem::path& folder);
+
+/// Copies the tensors of a safetensors file into the model's parameters; errors as above.
+void load_parameters(const std::filesystem::path& file, models::LanguageModel& model);
+
+}  // namespace smamba::infer
