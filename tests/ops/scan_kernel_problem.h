@@ -117,7 +117,8 @@ class Problem {
     if (s.selective_c) c_sel = sequence(S, normal(B * L * S, 0, 1));
     b_fixed = floats(normal(S, 0, 1)), c_fixed = floats(normal(S, 0, 1));
     a = make_a();
-    gain = floats(uniform(D, 0.5, 1.5)), skip = floats(normal(D, 0, 1)), bias = floats(s.softplus ? normal(D, 0, 0.3) : uniform(D, 0, 0.05));
+    gain = floats(uniform(D, 0.5, 1.5)), skip = floats(normal(D, 0, 1)),
+    bias = floats(s.softplus ? normal(D, 0, 0.3) : uniform(D, 0, 0.05));
     initial = floats(normal(B * D * S, 0, 1)), d_final = floats(normal(B * D * S, 0, 1));
     reset.assign(B * L, 0);
     for (auto& r : reset) r = uniform(1, 0, 1)[0] < 0.12;
@@ -300,9 +301,10 @@ class Problem {
   std::mt19937 random_;
 };
 
-/// |got - want| <= tolerance (|want| + max(max|want|, least)): sums round at the size of their largest terms, which is that of the largest
-/// results, or of the inputs (1) where all results are small by cancellation.
-inline void expect_close(const Results& got, const Results& want, double tolerance, const std::string& label, double least = 0) {
+/// |got - want| <= tolerance (|want| + max(max|want|, least)): sums round at the size of their largest terms, which is
+/// that of the largest results, or of the inputs (1) where all results are small by cancellation.
+inline void expect_close(const Results& got, const Results& want, double tolerance, const std::string& label,
+                         double least = 0) {
   ASSERT_EQ(got.items.size(), want.items.size());
   for (size_t i = 0; i < got.items.size(); ++i) {
     const auto& [name, g] = got.items[i];

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/scan_kernel_problem.h"
+#include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
 
 namespace smamba::ops::test {
@@ -87,6 +88,41 @@ TEST(ScanKernel, OptionalArguments) {
     shape.shared_a = mask % 5 != 0, shape.softplus = mask % 7 != 0, shape.pad = mask % 4;
     check(shape);
   }
+}
+
+TEST(ScanKernel, CanonicalCoordinates) {
+  for (const auto form : {Transition::kCompanion, Transition::kCompanionTransposed, Transition::kSchwarz}) {
+    for (const int64_t state : {2, 3, 4, 7, 8, 16, 33, 64}) {
+      for (int mask = 0; mask < 4; ++mask) {
+        Shape shape;
+        shape.transition = form, shape.discretization = Discretization::kBilinear, shape.state = state;
+        shape.selective_b = mask & 1, shape.selective_c = mask & 2, shape.reset = mask & 1;
+        shape.batch = state > 10 ? 1 : 2,
+        shape.length = state > 40   ? 3
+                       : state > 10 ? 7
+                                    : 34 + mask,
+        shape.channels = state > 10 ? 2 : 18 - mask;
+        check(shape);
+      }
+    }
+  }
+}
+
+TEST(ScanKernel, CanonicalWithoutOptions) {
+  for (const auto form : {Transition::kCompanion, Transition::kCompanionTransposed, Transition::kSchwarz}) {
+    Shape shape;
+    shape.transition = form, shape.discretization = Discretization::kBilinear, shape.state = 5;
+    shape.z = shape.gain = shape.skip = shape.bias = shape.initial = shape.final_gradient = shape.softplus = false;
+    check(shape);
+  }
+}
+
+TEST(ScanKernel, RefusesWhatItDoesNotServe) {
+  Shape shape;
+  shape.transition = Transition::kSchwarz, shape.discretization = Discretization::kZoh;
+  EXPECT_THROW(Problem(shape).run(), Error);
+  shape.discretization = Discretization::kBilinear, shape.state = 65;
+  EXPECT_THROW(Problem(shape).run(), Error);
 }
 
 TEST(ScanKernel, BFloat16) {

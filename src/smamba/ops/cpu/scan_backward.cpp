@@ -1,6 +1,7 @@
-// Driver of the backward scan. Time goes in segments of chunks, last segment first. Within a segment a task is one batch entry and a group of
-// channel blocks, as in forward; it leaves its sums over channels of d_B and d_C in `partial`, which are then added in the order of the groups.
-// Everything that runs on from segment to segment (state gradients, sums over time) has its own place per (batch entry, block).
+// Driver of the backward scan. Time goes in segments of chunks, last segment first. Within a segment a task is one
+// batch entry and a run of groups of channel blocks; each group leaves its sums over channels of d_B and d_C in Sums,
+// which then adds the groups in order. Everything that runs on from segment to segment (state gradients, sums over
+// time) has its own place per (batch entry, block).
 #include <algorithm>
 #include <vector>
 
@@ -40,7 +41,8 @@ void PrepareGradient(const ScanArgs& args, const ScanGradients& grad, const Wind
 }
 
 // From the core's gradients to those of the sequences and of the channels' parameters.
-void FinishGradient(const ScanArgs& args, const ScanGradients& grad, const Window& w, const Prepared& p, Gradients& g, ChannelSums& sums) {
+void FinishGradient(const ScanArgs& args, const ScanGradients& grad, const Window& w, const Prepared& p, Gradients& g,
+                    ChannelSums& sums) {
   const ChannelValues gain(args.gain, w, 1), skip(args.skip, w, 0);
   for (int64_t lane = 0; lane < kBlock; lane += kLanes) {
     const V gain_v = hn::Load(d, gain.value + lane), skip_v = hn::Load(d, skip.value + lane);
@@ -80,51 +82,85 @@ void FoldLanes(const Plan& plan, const float* lanes, bool selective, int64_t ste
   }
 }
 
+// Scratch of a task.
+struct Buffers {
+  int64_t state_floats, rows_b,
+      rows_c;  // floats of a block's states; rows of d_B and d_C: a chunk's, or one when fixed
+  float *a, *state, *b, *c, *row, *d_b, *d_c, *core;
+  Prepared p;
+  Gradients g;
+
+  static int64_t Floats(const Plan& plan, int64_t a_copies) {
+    return (a_copies + 2 + 2 * kChunk) * plan.args.state * kBlock + 2 * plan.args.state * kChunk +
+           10 * kChunk * kBlock + core_scratch_floats(plan) + plan.args.state + kBlock;
+  }
+  Buffers(const Plan& plan, Workspace& work, int64_t a_copies) {
+    constexpr int64_t kWindow = kChunk * kBlock;
+    const ScanArgs& args = plan.args;
+    state_floats = args.state * kBlock;
+    rows_b = args.b_sel.data != nullptr ? kChunk : 1, rows_c = args.c_sel.data != nullptr ? kChunk : 1;
+    a = work.take(a_copies * state_floats), state = work.take(state_floats);
+    b = work.take(args.state * kChunk), c = work.take(args.state * kChunk), row = work.take(args.state);
+    d_b = work.take(rows_b * state_floats), d_c = work.take(rows_c * state_floats);
+    p = {work.take(kWindow), work.take(kWindow), work.take(kWindow), work.take(kWindow), work.take(kWindow), 0};
+    g = {work.take(kWindow), work.take(kWindow), work.take(kWindow), work.take(kWindow)};
+    core = work.take(core_scratch_floats(plan));
+  }
+};
+
+// One block over one chunk.
+void BackwardBlock(const Plan& plan, const ScanGradients& grad, Sums& sums, const Window& w, const TaskRange& range,
+                   const float* a, Buffers& buffers) {
+  const ScanArgs& args = plan.args;
+  Prepared& p = buffers.p;
+  Gradients& g = buffers.g;
+  const Window next = NextWindow(plan, w, range, -1);
+  for (const Sequence* s : {&args.u, &args.delta, &args.z, &grad.d_out}) PrefetchWindow<false>(*s, next);
+  for (const Sequence* s : {&grad.d_u, &grad.d_delta, &grad.d_z}) PrefetchWindow<true>(*s, next);
+  PrepareBlock<true>(args, w, p);
+  PrepareGradient(args, grad, w, g);
+  static constexpr uint8_t kNoReset[kChunk] = {};
+  const uint8_t* reset = args.reset ? args.reset + w.batch * args.length + w.first : kNoReset;
+  const int64_t place = w.batch * plan.blocks + w.channel / kBlock;
+  std::copy_n(args.checkpoints + plan.checkpoint_offset(w.batch, w.first / kChunk, w.channel / kBlock),
+              buffers.state_floats, buffers.state);
+  const Block block{w.steps, a, reset, p.limit, p.delta, p.input, buffers.b, buffers.c, buffers.state, p.y};
+  const BlockGradient gradient{g.d_y,           sums.d_state(place), g.d_input,   g.d_delta,
+                               sums.d_a(place), buffers.d_b,         buffers.d_c, buffers.core};
+  (args.transition == Transition::kModal ? modal_backward : canonical_backward)(plan, block, gradient);
+  FinishGradient(args, grad, w, p, g, sums.channels(place));
+}
+
 void BackwardTask(const Plan& plan, const ScanGradients& grad, Sums& sums, const Segment& segment, int64_t task) {
   const ScanArgs& args = plan.args;
-  const int64_t batch = task / plan.groups, first_block = task % plan.groups * plan.group_blocks;
-  const int64_t count = std::min(plan.group_blocks, plan.blocks - first_block);
+  const TaskRange range(plan, task);
   const bool selective_b = args.b_sel.data != nullptr, selective_c = args.c_sel.data != nullptr;
-  const int64_t state_floats = args.state * kBlock, a_copies = args.shared_a ? 1 : count;
-  const int64_t rows_b = selective_b ? kChunk : 1, rows_c = selective_c ? kChunk : 1;
-  constexpr int64_t kWindow = kChunk * kBlock;
-  Workspace work((a_copies + 1) * state_floats + 2 * args.state * kChunk + (rows_b + rows_c) * state_floats + 10 * kWindow +
-                 core_scratch_floats(plan) + args.state + kBlock);
-  float *a = work.take(a_copies * state_floats), *state = work.take(state_floats);
-  float *b = work.take(args.state * kChunk), *c = work.take(args.state * kChunk), *row = work.take(args.state);
-  float *d_b = work.take(rows_b * state_floats), *d_c = work.take(rows_c * state_floats);
-  Prepared p{work.take(kWindow), work.take(kWindow), work.take(kWindow), work.take(kWindow), work.take(kWindow), 0};
-  Gradients g{work.take(kWindow), work.take(kWindow), work.take(kWindow), work.take(kWindow)};
-  float* scratch = work.take(core_scratch_floats(plan));
-  static constexpr uint8_t kNoReset[kChunk] = {};
-
-  for (int64_t i = 0; i < a_copies; ++i) plan.load_a(first_block + i, a + i * state_floats);
-  if (!selective_b) plan.load_coefficients({}, args.b_fixed, true, batch, 0, 1, row, b);
-  if (!selective_c) plan.load_coefficients({}, args.c_fixed, false, batch, 0, 1, row, c);
+  const int64_t a_copies = args.shared_a ? 1 : range.blocks();
+  Workspace work(Buffers::Floats(plan, a_copies));
+  Buffers s(plan, work, a_copies);
+  for (int64_t i = 0; i < a_copies; ++i) plan.load_a(range.first_block + i, s.a + i * s.state_floats);
+  if (!selective_b) plan.load_coefficients({}, args.b_fixed, true, range.batch, 0, 1, s.row, s.b);
+  if (!selective_c) plan.load_coefficients({}, args.c_fixed, false, range.batch, 0, 1, s.row, s.c);
 
   for (int64_t chunk = segment.last_chunk - 1; chunk >= segment.first_chunk; --chunk) {
     const int64_t first = chunk * kChunk, steps = std::min(kChunk, args.length - first);
-    if (selective_b) plan.load_coefficients(args.b_sel, nullptr, true, batch, first, steps, row, b);
-    if (selective_c) plan.load_coefficients(args.c_sel, nullptr, false, batch, first, steps, row, c);
-    std::fill_n(d_b, rows_b * args.state * kLanes, 0.0f);
-    std::fill_n(d_c, rows_c * args.state * kLanes, 0.0f);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t channel = (first_block + i) * kBlock;
-      const Window w{args.dtype, batch, first, steps, channel, std::min(kBlock, args.channels - channel)};
-      PrepareBlock<true>(args, w, p);
-      PrepareGradient(args, grad, w, g);
-      std::copy_n(args.checkpoints + plan.checkpoint_offset(batch, chunk, first_block + i), state_floats, state);
-      const uint8_t* reset = args.reset ? args.reset + batch * args.length + first : kNoReset;
-      const int64_t place = batch * plan.blocks + first_block + i;
-      const Block block{steps, a + (args.shared_a ? 0 : i * state_floats), reset, p.limit, p.delta, p.input, b, c, state, p.y};
-      const BlockGradient gradient{g.d_y, sums.d_state(place), g.d_input, g.d_delta, sums.d_a(place), d_b, d_c, scratch};
-      (args.transition == Transition::kModal ? modal_backward : canonical_backward)(plan, block, gradient);
-      FinishGradient(args, grad, w, p, g, sums.channels(place));
+    if (selective_b) plan.load_coefficients(args.b_sel, nullptr, true, range.batch, first, steps, s.row, s.b);
+    if (selective_c) plan.load_coefficients(args.c_sel, nullptr, false, range.batch, first, steps, s.row, s.c);
+    for (int64_t group = range.first_group; group < range.last_group; ++group) {
+      std::fill_n(s.d_b, s.rows_b * args.state * kLanes, 0.0f);
+      std::fill_n(s.d_c, s.rows_c * args.state * kLanes, 0.0f);
+      const int64_t last = std::min((group + 1) * plan.group_blocks, plan.blocks);
+      for (int64_t i = group * plan.group_blocks; i < last; ++i) {
+        const Window w{args.dtype, range.batch, first, steps, i * kBlock, std::min(kBlock, args.channels - i * kBlock)};
+        BackwardBlock(plan, grad, sums, w, range, s.a + (args.shared_a ? 0 : (i - range.first_block) * s.state_floats),
+                      s);
+      }
+      const int64_t sum = range.batch * plan.groups + group, step = first - segment.first_chunk * kChunk;
+      FoldLanes(plan, s.d_b, selective_b, steps, sums.d_b(sum, step));
+      FoldLanes(plan, s.d_c, selective_c, steps, sums.d_c(sum, step));
+      if (!selective_b) sums.keep_fixed_b(sum);
+      if (!selective_c) sums.keep_fixed_c(sum);
     }
-    FoldLanes(plan, d_b, selective_b, steps, sums.d_b(task, first - segment.first_chunk * kChunk));
-    FoldLanes(plan, d_c, selective_c, steps, sums.d_c(task, first - segment.first_chunk * kChunk));
-    if (!selective_b) sums.keep_fixed_b(task);
-    if (!selective_c) sums.keep_fixed_c(task);
   }
 }
 
@@ -142,8 +178,9 @@ static void backward(const ScanArgs& args, const ScanGradients& grad) {
   Sums sums(plan, grad);
   for (int64_t end = plan.chunks; end > 0; end -= sums.segment_chunks()) {
     const Segment segment{std::max<int64_t>(0, end - sums.segment_chunks()), end};
-    run_tasks(plan, plan.tasks(),
-              [&](int64_t task) { HWY_DYNAMIC_DISPATCH(BackwardTask)(plan, grad, sums, segment, task); });
+    run_tasks(plan, plan.tasks(), [&](int64_t task) {
+      HWY_DYNAMIC_DISPATCH(BackwardTask)(plan, grad, sums, segment, task);
+    });
     sums.write_rows(segment, grad);
   }
   sums.write_parameters(grad);
@@ -151,5 +188,7 @@ static void backward(const ScanArgs& args, const ScanGradients& grad) {
 
 }  // namespace smamba::ops::cpu::scan
 
-void smamba::ops::cpu::scan_backward(const ScanArgs& args, const ScanGradients& gradients) { scan::backward(args, gradients); }
+void smamba::ops::cpu::scan_backward(const ScanArgs& args, const ScanGradients& gradients) {
+  scan::backward(args, gradients);
+}
 #endif

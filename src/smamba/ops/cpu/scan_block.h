@@ -1,8 +1,9 @@
-// How the scan kernels cut their work, and what passes between the driver (chunks of the sequences, gates, sums over channels) and the
-// cores (the recurrence of one block of channels over one chunk of steps).
+// How the scan kernels cut their work, and what passes between the driver (chunks of the sequences, gates, sums over
+// channels) and the cores (the recurrence of one block of channels over one chunk of steps).
 //
-// Memory plan: channels go in blocks of 16 (one cache line of float32), time in chunks of 32 steps. Everything of one block and chunk lives in
-// scratch arrays [32][16] in the first-level cache. Sequences are read and written once; only states at chunk starts are kept for backward.
+// Memory plan: channels go in blocks of 16 (one cache line of float32), time in chunks of 32 steps. Everything of one
+// block and chunk lives in scratch arrays [32][16] in the first-level cache. Sequences are read and written once; only
+// states at chunk starts are kept for backward.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -27,27 +28,28 @@ struct Tile {
 /// The recurrence of 16 channels over up to 32 steps. Arrays are 64-byte aligned; unused channels hold zeros.
 struct Block {
   int64_t steps = 0;
-  const float* a = nullptr;           // [S][16]: A per channel
-  const uint8_t* reset = nullptr;     // [steps]
-  float delta_limit = 0;              // max |delta|; not finite when a delta is not
-  const float* delta = nullptr;       // [steps][16], after softplus
-  const float* input = nullptr;       // [steps][16], gain * u
-  const float* b = nullptr;           // see Tile
+  const float* a = nullptr;        // [S][16]: A per channel
+  const uint8_t* reset = nullptr;  // [steps]
+  float delta_limit = 0;           // max |delta|; not finite when a delta is not
+  const float* delta = nullptr;    // [steps][16], after softplus
+  const float* input = nullptr;    // [steps][16], gain * u
+  const float* b = nullptr;        // see Tile
   const float* c = nullptr;
-  float* state = nullptr;             // [S][16]: before the chunk; forward leaves the state after it
-  float* y = nullptr;                 // [steps][16]: C h is added
+  float* state = nullptr;  // [S][16]: before the chunk; forward leaves the state after it
+  float* y = nullptr;      // [steps][16]: C h is added
 };
 
-/// The adjoint of Block. Sums over channels of d_b and d_c are left as one vector of lanes per element (the driver adds the lanes).
+/// The adjoint of Block. Sums over channels of d_b and d_c are left as one vector of lanes per element (the driver adds
+/// the lanes).
 struct BlockGradient {
-  const float* d_y = nullptr;    // [steps][16]
-  float* d_state = nullptr;      // [S][16]: gradient of the state after the chunk; becomes that of the state before it
-  float* d_input = nullptr;      // [steps][16], added to
-  float* d_delta = nullptr;      // [steps][16], added to
-  float* d_a = nullptr;          // [S][16], added to
-  float* d_b = nullptr;          // as b, times lanes; added to
+  const float* d_y = nullptr;  // [steps][16]
+  float* d_state = nullptr;    // [S][16]: gradient of the state after the chunk; becomes that of the state before it
+  float* d_input = nullptr;    // [steps][16], added to
+  float* d_delta = nullptr;    // [steps][16], added to
+  float* d_a = nullptr;        // [S][16], added to
+  float* d_b = nullptr;        // as b, times lanes; added to
   float* d_c = nullptr;
-  float* scratch = nullptr;      // core_scratch_floats()
+  float* scratch = nullptr;  // core_scratch_floats()
 };
 
 /// What is the same for every block of a call; made once.
@@ -55,25 +57,32 @@ struct Plan {
   explicit Plan(const ScanArgs& args);
 
   const ScanArgs& args;
-  int64_t chunks = 0;            // ceil(L / 32)
-  int64_t blocks = 0;            // ceil(D / 16)
-  int64_t group_blocks = 0;      // blocks per task
-  int64_t groups = 0;            // tasks per batch entry
+  int64_t chunks = 0;  // ceil(L / 32)
+  int64_t blocks = 0;  // ceil(D / 16)
+  // Sums over channels are made per group of blocks, and then over groups: fixed by the shape.
+  int64_t group_blocks = 0;
+  int64_t groups = 0;  // per batch entry
+  // A task is a run of groups of one batch entry. It may depend on the number of threads, since no result depends on
+  // it. Long runs read long rows of the sequences, convert B and C seldom; short ones balance better and keep their
+  // states in cache.
+  int64_t task_groups = 0;
+  int64_t batch_tasks = 0;  // tasks per batch entry
   std::vector<Tile> tiles;
-  // Zero-order hold with shared poles: B is divided by its pole once per element instead of once per element and channel.
-  // Coordinates as A: 1/lambda, for pairs (Re, Im) of 1/lambda. Empty otherwise.
+  // Zero-order hold with shared poles: B is divided by its pole once per element instead of once per element and
+  // channel. Coordinates as A: 1/lambda, for pairs (Re, Im) of 1/lambda. Empty otherwise.
   std::vector<float> inverse_pole;
 
-  int64_t tasks() const { return args.batch * groups; }
+  int64_t tasks() const { return args.batch * batch_tasks; }
   int64_t checkpoint_offset(int64_t batch, int64_t chunk, int64_t block) const {
     return ((batch * chunks + chunk) * blocks + block) * args.state * kBlock;
   }
 
   /// row[n] times 1/lambda (or its conjugate) where inverse_pole is set. `row` has the state's coordinates in order.
   void divide_by_pole(float* row, bool conjugate) const;
-  /// Rows [first, first + steps) of B or C (the single row when fixed) in tile order, float32; B divided by its pole. `row`: S floats.
-  void load_coefficients(const Sequence& selective, const float* fixed, bool is_b, int64_t batch, int64_t first, int64_t steps,
-                         float* row, float* out) const;
+  /// Rows [first, first + steps) of B or C (the single row when fixed) in tile order, float32; B divided by its pole.
+  /// `row`: S floats.
+  void load_coefficients(const Sequence& selective, const float* fixed, bool is_b, int64_t batch, int64_t first,
+                         int64_t steps, float* row, float* out) const;
   /// A of a block as [S][16].
   void load_a(int64_t block, float* a) const;
   /// Between a (B, D, S) array and one block's [S][16]; nullptr loads zeros.
@@ -81,8 +90,16 @@ struct Plan {
   void store_state(const float* state, int64_t batch, int64_t block, float* states) const;
 };
 
-/// Calls body(task) for each task in [0, n): in parallel, or in order where the whole call is too small to pay for threads.
+/// Calls body(task) for each task in [0, n): in parallel, or in order where the whole call is too small to pay for
+/// threads.
 void run_tasks(const Plan& plan, int64_t n, const std::function<void(int64_t)>& body);
+
+/// The groups and blocks of a task.
+struct TaskRange {
+  int64_t batch, first_group, last_group, first_block, last_block;
+  TaskRange(const Plan& plan, int64_t task);
+  int64_t blocks() const { return last_block - first_block; }
+};
 
 /// 64-byte aligned scratch of the calling thread; one at a time.
 class Workspace {
@@ -94,7 +111,8 @@ class Workspace {
   float *next_, *end_;
 };
 
-/// Poles closer to zero than this are moved here by zero-order hold: then exp(delta lambda) is still 1 in float32 and the quotient is defined.
+/// Poles closer to zero than this are moved here by zero-order hold: then exp(delta lambda) is still 1 in float32 and
+/// the quotient is defined.
 inline constexpr float kTinyPole = 1e-9f;
 
 // The cores, for the instruction set of this machine.

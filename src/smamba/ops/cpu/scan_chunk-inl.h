@@ -1,4 +1,5 @@
-// One block of channels over one chunk of the sequences: conversion to and from scratch arrays [steps][16], softplus, gain, skip, gate.
+// One block of channels over one chunk of the sequences: conversion to and from scratch arrays [steps][16], softplus,
+// gain, skip, gate.
 #if defined(SMAMBA_OPS_CPU_SCAN_CHUNK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SMAMBA_OPS_CPU_SCAN_CHUNK_INL_H_
 #undef SMAMBA_OPS_CPU_SCAN_CHUNK_INL_H_
@@ -19,7 +20,9 @@ namespace HWY_NAMESPACE {
 struct Window {
   DType dtype;
   int64_t batch, first, steps, channel, count;
-  int64_t offset(const Sequence& s, int64_t t) const { return batch * s.batch_stride + (first + t) * s.time_stride + channel; }
+  int64_t offset(const Sequence& s, int64_t t) const {
+    return batch * s.batch_stride + (first + t) * s.time_stride + channel;
+  }
 };
 
 HWY_INLINE void LoadRow(const float* p, float* out) {
@@ -69,6 +72,27 @@ inline void StoreWindow(const float* in, const Window& w, const Sequence& s) {
   w.dtype == DType::kFloat32 ? StoreWindowOf<float>(in, w, s) : StoreWindowOf<uint16_t>(in, w, s);
 }
 
+// The window that a task handles after `w`: its next block, or its first block of the next chunk (direction 1) or of
+// the previous one (-1). No steps when there is none.
+inline Window NextWindow(const Plan& plan, Window w, const TaskRange& range, int64_t direction) {
+  w.channel += kBlock;
+  if (w.channel >= range.last_block * kBlock) {
+    w.channel = range.first_block * kBlock;
+    w.first += direction * kChunk;
+    w.steps = w.first < 0 ? 0 : std::clamp<int64_t>(plan.args.length - w.first, 0, kChunk);
+  }
+  return w;
+}
+
+// Asks for the rows of a window that is read or written next: rows are pages apart, which hardware does not foresee.
+template <bool kWrite>
+inline void PrefetchWindow(const Sequence& s, const Window& w) {
+  if (s.data == nullptr) return;
+  const int64_t size = w.dtype == DType::kFloat32 ? 4 : 2;
+  const char* data = static_cast<const char*>(s.data);
+  for (int64_t t = 0; t < w.steps; ++t) __builtin_prefetch(data + w.offset(s, t) * size, kWrite ? 1 : 0, 2);
+}
+
 // A parameter (D) of one block, padded with zeros; `absent` where not given.
 struct ChannelValues {
   alignas(64) float value[kBlock];
@@ -91,7 +115,8 @@ void PrepareBlock(const ScanArgs& args, const Window& w, Prepared& p) {
   const ChannelValues bias(args.delta_bias, w, 0), gain(args.gain, w, 1), skip(args.skip, w, 0);
   VI limit = hn::Zero(di);
   for (int64_t lane = 0; lane < kBlock; lane += kLanes) {
-    const V bias_v = hn::Load(d, bias.value + lane), gain_v = hn::Load(d, gain.value + lane), skip_v = hn::Load(d, skip.value + lane);
+    const V bias_v = hn::Load(d, bias.value + lane), gain_v = hn::Load(d, gain.value + lane),
+            skip_v = hn::Load(d, skip.value + lane);
     for (int64_t at = lane; at < w.steps * kBlock; at += kBlock) {
       SoftplusTerms delta{hn::Add(hn::Load(d, p.delta + at), bias_v), Const(1.0f)};
       if (args.softplus) delta = Softplus(delta.value);

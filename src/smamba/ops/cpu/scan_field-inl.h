@@ -39,7 +39,8 @@ HWY_INLINE Pair ScaledSub(V s, Pair x, Pair c) { return {hn::MulSub(s, x.re, c.r
 /// a x + c
 HWY_INLINE V ProductAdd(V a, V x, V c) { return hn::MulAdd(a, x, c); }
 HWY_INLINE Pair ProductAdd(Pair a, Pair x, Pair c) {
-  return {hn::NegMulAdd(a.im, x.im, hn::MulAdd(a.re, x.re, c.re)), hn::MulAdd(a.im, x.re, hn::MulAdd(a.re, x.im, c.im))};
+  return {hn::NegMulAdd(a.im, x.im, hn::MulAdd(a.re, x.re, c.re)),
+          hn::MulAdd(a.im, x.re, hn::MulAdd(a.re, x.im, c.im))};
 }
 HWY_INLINE V Product(V a, V x) { return hn::Mul(a, x); }
 HWY_INLINE Pair Product(Pair a, Pair x) {
@@ -55,7 +56,8 @@ HWY_INLINE Pair ConjProduct(Pair a, Pair x) {
 }
 HWY_INLINE V ConjProductAdd(V a, V x, V c) { return hn::MulAdd(a, x, c); }
 HWY_INLINE Pair ConjProductAdd(Pair a, Pair x, Pair c) {
-  return {hn::MulAdd(a.im, x.im, hn::MulAdd(a.re, x.re, c.re)), hn::NegMulAdd(a.im, x.re, hn::MulAdd(a.re, x.im, c.im))};
+  return {hn::MulAdd(a.im, x.im, hn::MulAdd(a.re, x.re, c.re)),
+          hn::NegMulAdd(a.im, x.re, hn::MulAdd(a.re, x.im, c.im))};
 }
 
 /// Re(conj(a) x) + c: the scalar product of the coordinates.

@@ -24,7 +24,8 @@ constexpr int kLanes = static_cast<int>(HWY_MIN(HWY_LANES(float), 16));
 
 constexpr float kLog2e = 1.44269504f;
 constexpr float kLn2 = 0.693147181f;
-constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer that sits in the low mantissa bits
+constexpr float kRoundMagic =
+    12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer that sits in the low mantissa bits
 
 HWY_INLINE V Const(float x) { return hn::Set(d, x); }
 
@@ -47,7 +48,8 @@ HWY_INLINE V Exp2Fraction(V f) {
   return hn::MulAdd(f, p, Const(1.0f));
 }
 
-/// 2^x. kBounded: the caller knows that |x| < 125 and x is finite. Otherwise any x: 0 below -126, Inf from 128 on, NaN for NaN.
+/// 2^x. kBounded: the caller knows that |x| < 125 and x is finite. Otherwise any x: 0 below -126, Inf from 128 on, NaN
+/// for NaN.
 template <bool kBounded>
 HWY_INLINE V Exp2(V x) {
   if constexpr (kBounded) {
@@ -66,8 +68,14 @@ HWY_INLINE V Exp2(V x) {
   }
 }
 
-/// exp(x) for any x.
-HWY_INLINE V Exp(V x) { return Exp2<false>(hn::Mul(x, Const(kLog2e))); }
+/// e^-|x|, not below 2^-126; NaN for NaN.
+HWY_INLINE V ExpOfMinusAbs(V x) {
+  V y = hn::Mul(hn::Abs(x), Const(-kLog2e));
+  y = hn::IfThenElse(hn::Lt(y, Const(-126.0f)), Const(-126.0f), y);
+  const Reduced r = Reduce(y);
+  const V s = hn::BitCast(d, hn::Add(hn::ShiftLeft<23>(r.bits), hn::Set(di, 0x3F800000)));
+  return hn::Mul(Exp2Fraction(r.f), s);
+}
 
 // (2^f - 1 - f ln 2) / f^2 for |f| <= 1/2, relative error 1.3e-7.
 HWY_INLINE V Exp2Tail(V f) {
@@ -82,7 +90,8 @@ struct Expm1Terms {
   V tail;  // e^x - 1 - x
 };
 
-/// With y = x log2(e): e^x - 1, and e^x - 1 - x where kTail. No cancellation: relative error below 4e-7 for the first and 3e-6 for the second.
+/// With y = x log2(e): e^x - 1, and e^x - 1 - x where kTail. No cancellation: relative error below 4e-7 for the first
+/// and 3e-6 for the second.
 template <bool kBounded, bool kTail>
 HWY_INLINE Expm1Terms Expm1(V y) {
   const Reduced r = Reduce(y);
@@ -112,7 +121,7 @@ struct SoftplusTerms {
 
 /// log(1 + e^x) and its derivative, to a relative error of 3e-7 each. Above 20 the value is x to the last bit.
 HWY_INLINE SoftplusTerms Softplus(V x) {
-  const V y = Exp2<false>(hn::Mul(hn::Abs(x), Const(-kLog2e)));  // e^-|x|, in [0, 1]
+  const V y = ExpOfMinusAbs(x);
   // log(1 + y) = 2 artanh(s), s = y / (2 + y) <= 1/3; the polynomial is 2 artanh(s) / s in s^2.
   const V s = hn::Div(y, hn::Add(y, Const(2.0f)));
   const V w = hn::Mul(s, s);
@@ -132,7 +141,7 @@ struct SiluTerms {
 
 /// x sigma(x) and its derivative sigma(x) (1 + x (1 - sigma(x))).
 HWY_INLINE SiluTerms Silu(V x) {
-  const V y = Exp2<false>(hn::Mul(hn::Abs(x), Const(-kLog2e)));
+  const V y = ExpOfMinusAbs(x);
   const V inverse = hn::Div(Const(1.0f), hn::Add(y, Const(1.0f)));
   const V other = hn::Mul(y, inverse);
   const auto positive = hn::Ge(x, hn::Zero(d));

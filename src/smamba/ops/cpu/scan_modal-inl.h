@@ -53,7 +53,8 @@ HWY_INLINE Expm1PoleTerms<X> Expm1Pole(V delta, X pole_log2) {
     Expm1PoleTerms<X> out;
     out.em1 = {hn::MulAdd(e.em1, turn.cos, turn.cosm1), hn::MulAdd(e.em1, turn.sin, turn.sin)};
     if constexpr (kTail) {
-      out.tail = {hn::MulAdd(turn.cosm1, e.em1, hn::Add(turn.cosm1, e.tail)), hn::MulAdd(e.em1, turn.sin, turn.sin_tail)};
+      out.tail = {hn::MulAdd(turn.cosm1, e.em1, hn::Add(turn.cosm1, e.tail)),
+                  hn::MulAdd(e.em1, turn.sin, turn.sin_tail)};
     }
     return out;
   }
@@ -87,8 +88,8 @@ struct EulerB {
     if constexpr (kSave) saved.factors[0] = phi;
     return ProductAdd(phi, h, Scaled(s.delta_input, b));
   }
-  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved, StepSums& sums,
-                                        X& d_pole) {
+  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved,
+                                        StepSums& sums, X& d_pole) {
     const X d_state = ConjProduct(saved.factors[0], g);
     const X q = ConjProduct(h, d_state);
     sums.b = DotAdd(b, g, sums.b);
@@ -97,7 +98,9 @@ struct EulerB {
     return {d_state, Scaled(s.delta_input, g)};
   }
   static HWY_INLINE V InputGradient(const Step& s, const StepSums& sums) { return hn::Mul(s.delta, sums.b); }
-  static HWY_INLINE V DeltaGradient(const Step& s, const StepSums& sums) { return hn::MulAdd(s.input, sums.b, sums.delta); }
+  static HWY_INLINE V DeltaGradient(const Step& s, const StepSums& sums) {
+    return hn::MulAdd(s.input, sums.b, sums.delta);
+  }
 };
 
 /// Phi = e^x, Gamma = (e^x - 1) / lambda, x = delta lambda, as h + (e^x - 1) (h + w) with w = b input / lambda.
@@ -141,8 +144,8 @@ struct Zoh {
     }
     return ProductAdd(e.em1, Sum(h, Drive(s, pole, b)), h);
   }
-  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved, StepSums& sums,
-                                        X& d_pole) {
+  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved,
+                                        StepSums& sums, X& d_pole) {
     X d_drive = ConjProduct(saved.factors[0], g);
     const X d_state = Sum(g, d_drive);
     const X w = Drive(s, pole, b);
@@ -185,8 +188,8 @@ struct Bilinear {
     if constexpr (kSave) saved.factors[0] = inverse2;
     return Difference(Product(inverse2, ScaledAdd(s.half_input, b, h)), h);
   }
-  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X h_after, X g, const Saved& saved, StepSums& sums,
-                                        X& d_pole) {
+  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X h_after, X g, const Saved& saved,
+                                        StepSums& sums, X& d_pole) {
     const X d_rhs = ConjProduct(saved.factors[0], g);
     const X q = ConjProduct(Sum(h, h_after), d_rhs);  // 2 d/dx, as h + h_after = 2 m
     sums.b = DotAdd(b, d_rhs, sums.b);

@@ -1,7 +1,8 @@
 // Recurrence of a modal state: a few poles in registers at a time, serial in the steps of a chunk, lanes = channels.
 //
-// Backward runs the chunk forward again from its first state, keeping states and transition factors of the tile's poles (first-level cache),
-// then walks it in reverse. Gradients of B and C are sums over channels: they are kept as vectors of lanes and folded by the driver.
+// Backward runs the chunk forward again from its first state, keeping states and transition factors of the tile's poles
+// (first-level cache), then walks it in reverse. Gradients of B and C are sums over channels: they are kept as vectors
+// of lanes and folded by the driver.
 #include <algorithm>
 
 #include "smamba/ops/cpu/scan_block.h"
@@ -27,7 +28,8 @@ struct LaneRows {
   float* data;
   int64_t step;
   LaneRows(float* base, bool selective, const Tile& tile)
-      : data(base + (selective ? tile.first * kChunk : tile.first) * kLanes), step(selective ? tile.width * kLanes : 0) {}
+      : data(base + (selective ? tile.first * kChunk : tile.first) * kLanes),
+        step(selective ? tile.width * kLanes : 0) {}
 };
 
 template <class Method, class X, int N>
@@ -43,7 +45,8 @@ void ForwardTile(const Plan& plan, const Block& block, const Tile& tile) {
       h[j] = LoadCoordinates<X>(state + j * kStride * kBlock, kBlock);
     }
     for (int64_t t = 0; t < block.steps; ++t) {
-      const auto step = Method::PrepareStep(hn::Load(d, block.delta + t * kBlock + lane), hn::Load(d, block.input + t * kBlock + lane));
+      const auto step = Method::PrepareStep(hn::Load(d, block.delta + t * kBlock + lane),
+                                            hn::Load(d, block.input + t * kBlock + lane));
       const float *bt = b.data + t * b.step, *ct = c.data + t * c.step;
       if (HWY_UNLIKELY(block.reset[t])) {
         for (int j = 0; j < N; ++j) h[j] = ZeroOf<X>();
@@ -84,7 +87,8 @@ HWY_INLINE void ForwardOnTape(const Block& block, const Tile& tile, const Rows& 
     StoreCoordinates(h[j], tape.state(0, j), kLanes);
   }
   for (int64_t t = 0; t < block.steps; ++t) {
-    const auto step = Method::PrepareStep(hn::Load(d, block.delta + t * kBlock + lane), hn::Load(d, block.input + t * kBlock + lane));
+    const auto step =
+        Method::PrepareStep(hn::Load(d, block.delta + t * kBlock + lane), hn::Load(d, block.input + t * kBlock + lane));
     const float *bt = b.data + t * b.step, *ct = c.data + t * c.step;
     if (HWY_UNLIKELY(block.reset[t])) {
       for (int j = 0; j < N; ++j) h[j] = ZeroOf<X>();
@@ -162,9 +166,12 @@ HWY_INLINE void RunTile(const Plan& plan, const Block& block, const BlockGradien
 template <class X, int N, bool kBounded>
 void RunMethod(const Plan& plan, const Block& block, const BlockGradient* grad, const Tile& tile) {
   switch (plan.args.discretization) {
-    case Discretization::kEulerB: return RunTile<EulerB<X, kBounded>, X, N>(plan, block, grad, tile);
-    case Discretization::kBilinear: return RunTile<Bilinear<X>, X, N>(plan, block, grad, tile);
-    case Discretization::kZoh: break;
+    case Discretization::kEulerB:
+      return RunTile<EulerB<X, kBounded>, X, N>(plan, block, grad, tile);
+    case Discretization::kBilinear:
+      return RunTile<Bilinear<X>, X, N>(plan, block, grad, tile);
+    case Discretization::kZoh:
+      break;
   }
   if constexpr (kCoordinates<X> == 1) {
     if (!plan.args.shared_a) return RunTile<Zoh<X, kBounded, true>, X, N>(plan, block, grad, tile);
@@ -172,11 +179,13 @@ void RunMethod(const Plan& plan, const Block& block, const BlockGradient* grad, 
   RunTile<Zoh<X, kBounded, false>, X, N>(plan, block, grad, tile);
 }
 
-// Whether |delta lambda| log2(e) stays below 125 in this tile, so that exponentials need no clamps. False when anything is not finite.
+// Whether |delta lambda| log2(e) stays below 125 in this tile, so that exponentials need no clamps. False when anything
+// is not finite.
 bool IsBounded(const Block& block, const Tile& tile) {
   VI bits = hn::Zero(di);
   const float* a = block.a + tile.first * kBlock;
-  for (int64_t i = 0; i < tile.width * kBlock; i += kLanes) bits = hn::Max(bits, hn::BitCast(di, hn::Abs(hn::Load(d, a + i))));
+  for (int64_t i = 0; i < tile.width * kBlock; i += kLanes)
+    bits = hn::Max(bits, hn::BitCast(di, hn::Abs(hn::Load(d, a + i))));
   const float limit = hn::GetLane(hn::BitCast(d, hn::MaxOfLanes(di, bits)));
   return block.delta_limit * limit < 125.0f / kLog2e;
 }

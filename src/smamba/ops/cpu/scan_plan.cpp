@@ -2,6 +2,7 @@
 #include <bit>
 #include <cmath>
 #include <complex>
+#include <cstring>
 
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
@@ -11,14 +12,16 @@
 namespace smamba::ops::cpu::scan {
 namespace {
 
-// Enough tasks for many cores, and enough channels in each that the conversion of B and C is shared.
-constexpr int64_t kTasksWanted = 32;
+constexpr int64_t kGroupsWanted = 32;  // enough for many cores
 constexpr int64_t kMaxGroupBlocks = 8;
+constexpr int64_t kTasksPerThread = 2;
+constexpr int64_t kTaskStateFloats = 32 * 1024;  // states (and poles) of a task: a quarter of a second-level cache
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 void check(const ScanArgs& a) {
-  require(a.batch >= 0 && a.length >= 0 && a.channels >= 0 && a.state >= 1, "scan: sizes must not be negative and state at least 1");
+  require(a.batch >= 0 && a.length >= 0 && a.channels >= 0 && a.state >= 1,
+          "scan: sizes must not be negative and state at least 1");
   if (a.transition == Transition::kModal) {
     require(a.n_real >= 0 && a.n_real <= a.state && (a.state - a.n_real) % 2 == 0,
             "scan: n_real = {} of {} states must leave pairs", a.n_real, a.state);
@@ -27,7 +30,8 @@ void check(const ScanArgs& a) {
   }
   require(a.discretization == Discretization::kBilinear, "scan: canonical coordinates need discretization bilinear");
   require(a.shared_a, "scan: canonical coordinates need coefficients shared by the channels");
-  require(a.state <= kMaxCanonicalState, "scan: canonical coordinates take at most {} states, got {}", kMaxCanonicalState, a.state);
+  require(a.state <= kMaxCanonicalState, "scan: canonical coordinates take at most {} states, got {}",
+          kMaxCanonicalState, a.state);
 }
 
 std::vector<Tile> make_tiles(const ScanArgs& a) {
@@ -61,8 +65,12 @@ Plan::Plan(const ScanArgs& a) : args(a) {
   check(a);
   chunks = ceil_div(a.length, kChunk);
   blocks = ceil_div(a.channels, kBlock);
-  group_blocks = std::clamp<int64_t>(a.batch * blocks / kTasksWanted, 1, kMaxGroupBlocks);
+  group_blocks = std::clamp<int64_t>(a.batch * blocks / kGroupsWanted, 1, kMaxGroupBlocks);
   groups = ceil_div(blocks, group_blocks);
+  const int64_t group_floats = group_blocks * a.state * kBlock * (a.shared_a ? 1 : 2);
+  const int64_t share = ceil_div(a.batch * groups, kTasksPerThread * num_threads());
+  task_groups = std::clamp<int64_t>(std::min(share, kTaskStateFloats / group_floats), 1, std::max<int64_t>(1, groups));
+  batch_tasks = ceil_div(groups, task_groups);
   tiles = make_tiles(a);
   const bool zoh = a.transition == Transition::kModal && a.discretization == Discretization::kZoh;
   if (zoh && a.shared_a) inverse_pole = inverse_poles(a);
@@ -79,8 +87,8 @@ void Plan::divide_by_pole(float* row, bool conjugate) const {
   }
 }
 
-void Plan::load_coefficients(const Sequence& selective, const float* fixed, bool is_b, int64_t batch, int64_t first, int64_t steps,
-                             float* row, float* out) const {
+void Plan::load_coefficients(const Sequence& selective, const float* fixed, bool is_b, int64_t batch, int64_t first,
+                             int64_t steps, float* row, float* out) const {
   const bool moves = selective.data != nullptr;
   const int64_t state = args.state;
   for (int64_t t = 0; t < (moves ? steps : 1); ++t) {
@@ -95,7 +103,12 @@ void Plan::load_coefficients(const Sequence& selective, const float* fixed, bool
     }
     if (is_b) divide_by_pole(row, false);
     for (const Tile& tile : tiles) {
-      std::copy_n(row + tile.first, tile.width, out + (moves ? tile.first * kChunk + t * tile.width : tile.first));
+      float* to = out + (moves ? tile.first * kChunk + t * tile.width : tile.first);
+      if (tile.width == 4) {
+        std::memcpy(to, row + tile.first, 4 * sizeof(float));
+      } else {
+        std::copy_n(row + tile.first, tile.width, to);
+      }
     }
   }
 }
@@ -129,7 +142,8 @@ void Plan::store_state(const float* state, int64_t batch, int64_t block, float* 
 
 int64_t core_scratch_floats(const Plan& plan) {
   const int64_t state = plan.args.state;
-  // Modal: one tile's tape (at most four coordinates, states and two factors). Canonical: states, and a few vectors per coordinate.
+  // Modal: one tile's tape (at most four coordinates, states and two factors). Canonical: states, and a few vectors per
+  // coordinate.
   const int64_t modal = (3 * kChunk + 1) * 4 * kBlock;
   const int64_t canonical = (kChunk + 1 + 8) * state * kBlock;
   return plan.args.transition == Transition::kModal ? modal : canonical;
@@ -142,6 +156,13 @@ void run_tasks(const Plan& plan, int64_t n, const std::function<void(int64_t)>& 
   } else {
     parallel_tasks(n, body);
   }
+}
+
+TaskRange::TaskRange(const Plan& plan, int64_t task) : batch(task / plan.batch_tasks) {
+  first_group = task % plan.batch_tasks * plan.task_groups;
+  last_group = std::min(first_group + plan.task_groups, plan.groups);
+  first_block = first_group * plan.group_blocks;
+  last_block = std::min(last_group * plan.group_blocks, plan.blocks);
 }
 
 float* Workspace::take(int64_t floats) {

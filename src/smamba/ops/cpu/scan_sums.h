@@ -1,5 +1,5 @@
-// The sums of the backward scan: over channels (d_B, d_C), over time (d_A, d_gain, d_skip, d_delta_bias) and over both, added in an order
-// that depends on the shape only.
+// The sums of the backward scan: over channels (d_B, d_C), over time (d_A, d_gain, d_skip, d_delta_bias) and over both,
+// added in an order that depends on the shape only.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -36,12 +36,13 @@ class Sums {
   float* d_a(int64_t place) { return d_a_[place * plan_.args.state].lane; }
   ChannelSums& channels(int64_t place) { return channels_[place]; }
 
-  // Partial rows [steps][S] of one task: at step `step` of its segment when selective, one row otherwise.
-  float* d_b(int64_t task, int64_t step) { return b_.rows(task, step); }
-  float* d_c(int64_t task, int64_t step) { return c_.rows(task, step); }
+  // Partial rows [steps][S] of one group (batch * groups + group): at step `step` of its segment when selective, one
+  // row otherwise.
+  float* d_b(int64_t group, int64_t step) { return b_.rows(group, step); }
+  float* d_c(int64_t group, int64_t step) { return c_.rows(group, step); }
   /// Adds the one partial row of a fixed B or C to its sum.
-  void keep_fixed_b(int64_t task) { b_.keep(task); }
-  void keep_fixed_c(int64_t task) { c_.keep(task); }
+  void keep_fixed_b(int64_t group) { b_.keep(group); }
+  void keep_fixed_c(int64_t group) { c_.keep(group); }
 
   /// Adds up the groups of a segment into d_b_sel and d_c_sel (where wanted).
   void write_rows(const Segment& segment, const ScanGradients& grad) const;
@@ -52,11 +53,13 @@ class Sums {
   struct Coefficients {
     bool selective = false;
     int64_t state = 0, steps = 0;
-    std::vector<float> partial;  // [task][steps][S]
-    std::vector<double> total;   // [task][S], fixed only
-    void resize(bool is_selective, int64_t tasks, int64_t segment_steps, int64_t states);
-    float* rows(int64_t task, int64_t step) { return partial.data() + (task * steps + (selective ? step : 0)) * state; }
-    void keep(int64_t task);
+    std::vector<float> partial;  // [group][steps][S]
+    std::vector<double> total;   // [group][S], fixed only
+    void resize(bool is_selective, int64_t groups, int64_t segment_steps, int64_t states);
+    float* rows(int64_t group, int64_t step) {
+      return partial.data() + (group * steps + (selective ? step : 0)) * state;
+    }
+    void keep(int64_t group);
   };
   void write_selective(const Segment& segment, const Coefficients& from, bool is_b, const Sequence& to) const;
   void write_fixed(const Coefficients& from, bool is_b, float* to) const;
