@@ -4,15 +4,16 @@
 #include "smamba/ops/cpu/conv1d.h"
 #include "smamba/ops/cpu/cross_entropy.h"
 #include "smamba/ops/cpu/rms_norm.h"
+#include "smamba/ops/cpu/scan.h"
 #include "smamba/ops/cpu/swiglu.h"
 
 namespace smamba::ops {
 
 const DeviceKernels& cpu_kernels() {
   static const DeviceKernels kernels{
-      .scan_checkpoint_floats = nullptr,
-      .scan_forward = nullptr,
-      .scan_backward = nullptr,
+      .scan_checkpoint_floats = cpu::scan_checkpoint_floats,
+      .scan_forward = cpu::scan_forward,
+      .scan_backward = cpu::scan_backward,
       .conv1d_forward = cpu::conv1d_forward,
       .conv1d_backward = cpu::conv1d_backward,
       .rms_norm_forward = cpu::rms_norm_forward,

@@ -46,12 +46,12 @@ class RmsNormResidual : public torch::autograd::Function<RmsNormResidual> {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &r = saved[0], &inverse_rms = saved[1], &weight = saved[2], &d_y = outputs[0], &d_r = outputs[1];
     const auto x_type = static_cast<at::ScalarType>(ctx->saved_data["x_type"].toInt());
-    if (!d_y.defined()) return {d_r.defined() ? d_r.to(x_type) : d_r, d_r, {}, {}, {}};
+    const bool residual = ctx->saved_data["residual"].toBool(), same = x_type == at::kFloat;
+    if (!d_y.defined()) return {d_r.defined() ? d_r.to(x_type) : d_r, residual ? d_r : at::Tensor(), {}, {}, {}};
 
     const c10::DeviceGuard guard(r.device());
     const at::Tensor along_y = d_y.contiguous();
     const OptionalTensor along_r = d_r.defined() ? OptionalTensor(d_r.contiguous()) : std::nullopt;
-    const bool residual = ctx->saved_data["residual"].toBool(), same = x_type == at::kFloat;
     at::Tensor d_x, d_residual, d_weight;
     if (ctx->saved_data["x"].toBool() || (same && residual)) d_x = at::empty(r.sizes(), r.options().dtype(x_type));
     if (residual) d_residual = same ? d_x : at::empty_like(r);

@@ -124,15 +124,12 @@ class Scan : public torch::autograd::Function<Scan> {
   }
 };
 
-/// Kernels exist for modal coordinates and for bilinear steps of canonical ones.
-bool has_kernel(const at::Tensor& u, const ScanOptions& options) {
-  return (options.transition == Transition::kModal || options.discretization == Discretization::kBilinear) &&
-         device_kernels(u.device()).scan_forward != nullptr;
-}
+/// Kernels exist for modal coordinates.
+bool has_kernel(const ScanOptions& options) { return options.transition == Transition::kModal; }
 }  // namespace
 
 ScanOutputs scan(const ScanInputs& in, const ScanOptions& options) {
-  if (use_reference(in.u) || !has_kernel(in.u, options)) return scan_reference(in, options);
+  if (use_reference(in.u) || !has_kernel(options)) return scan_reference(in, options);
   check_scan(in, options);
   const c10::DeviceGuard guard(in.u.device());
   const auto rows = [](const at::Tensor& x) { return x.dim() == 1 ? x.contiguous() : rows_contiguous(x); };
