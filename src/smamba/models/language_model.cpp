@@ -54,10 +54,14 @@ at::Device LanguageModel::device() const { return embedding_.device(); }
 
 const Mixer& LanguageModel::mixer(int64_t layer) const { return *blocks_.at(layer)->mixer; }
 
-at::Tensor LanguageModel::forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state) const {
+at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state, const Observer* observer) const {
   const auto dtype = precision_ == Precision::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  const auto observe = [&](const std::string& where, const at::Tensor& output) {
+    if (observer) (*observer)(where, output);
+  };
   if (state) state->layers.resize(blocks_.size());
   at::Tensor hidden = at::embedding(embedding_, ids);  // (B, L, M) float32
+  observe("backbone.embedding", hidden);
   std::optional<at::Tensor> residual;
   const auto normalise = [&](const at::Tensor& weight) {
     auto [y, r] = ops::rms_norm_residual(hidden, residual, weight, config_.norm_eps, dtype);
@@ -67,10 +71,26 @@ at::Tensor LanguageModel::forward(const at::Tensor& ids, const std::optional<at:
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = *blocks_[i];
     hidden = block.mixer->forward(normalise(block.norm), reset, state ? &state->layers[i] : nullptr);
+    observe(fmt::format("backbone.layers.{}.mixer", i), hidden);
     if (!block.fc1.defined()) continue;
     hidden = ops::linear(ops::swiglu(ops::linear(normalise(block.norm2), block.fc1)), block.fc2);
+    observe(fmt::format("backbone.layers.{}.mlp", i), hidden);
   }
   return normalise(norm_f_);
+}
+
+at::Tensor LanguageModel::forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state) const {
+  return run(ids, reset, state, nullptr);
+}
+
+std::string LanguageModel::first_nonfinite(const at::Tensor& ids, const std::optional<at::Tensor>& reset) const {
+  at::NoGradGuard no_grad;
+  std::string found;
+  const Observer observer = [&](const std::string& where, const at::Tensor& output) {
+    if (found.empty() && !at::isfinite(output).all().item<bool>()) found = where;
+  };
+  run(ids, reset, nullptr, &observer);
+  return found;
 }
 
 at::Tensor LanguageModel::logits(const at::Tensor& hidden) const { return ops::linear(hidden.to(at::kFloat), head_); }

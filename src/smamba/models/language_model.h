@@ -1,6 +1,7 @@
 // The language model: embedding, blocks (RMSNorm → mixer → residual, RMSNorm → gated MLP → residual), final norm, output projection.
 // Legend: B batch, L length, M d_model, V vocabulary.
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,6 +44,8 @@ class LanguageModel {
   /// ids: (B, L) int64; reset: (B, L) uint8 (non-zero: the state is cleared before this token) or absent; state: read and replaced when given.
   /// Returns the normalised hidden states (B, L, M) in the compute dtype.
   at::Tensor forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset = {}, ModelState* state = nullptr) const;
+  /// Runs the model and names the first place whose output holds a NaN or infinity ("backbone.embedding", "backbone.layers.3.mixer", …); empty: none.
+  std::string first_nonfinite(const at::Tensor& ids, const std::optional<at::Tensor>& reset = {}) const;
   /// hidden (…, M) -> logits (…, V) float32.
   at::Tensor logits(const at::Tensor& hidden) const;
   /// targets: (B, L) int64, -1 = not counted; denominator <= 0: the number of counted targets. Never holds all logits.
@@ -53,6 +56,9 @@ class LanguageModel {
 
  private:
   struct Block;
+  using Observer = std::function<void(const std::string& where, const at::Tensor& output)>;
+  at::Tensor run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state, const Observer* observer) const;
+
   ModelConfig config_;
   Precision precision_ = Precision::kFloat32;
   std::vector<Parameter> parameters_;

@@ -20,7 +20,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kTemporary = ".tmp-";
 constexpr const char *kModel = "model.safetensors", *kOptimizer = "optimizer.safetensors", *kState = "state.json",
-                     *kBest = "best";
+                     *kConfig = "config.json", *kBest = "best";
 
 std::string folder_name(int64_t step) { return fmt::format("{}{:08}", kPrefix, step); }
 
@@ -118,7 +118,7 @@ void CheckpointStore::discard_after(int64_t step) {
 }
 
 void CheckpointStore::save(int64_t step, const NamedTensors& model, const NamedTensors& optimizer, const Json& state,
-                           std::optional<double> loss) {
+                           std::optional<double> loss, const std::string& config) {
   const Metadata metadata = {{"format", "pt"}, {"step", std::to_string(step)}};
   TemporaryFolder temporary{folder_ / fmt::format("{}{}-{}", kTemporary, folder_name(step), ::getpid())};
   remove_tree(temporary.path);
@@ -128,6 +128,7 @@ void CheckpointStore::save(int64_t step, const NamedTensors& model, const NamedT
   Json stamped = state;
   stamped["step"] = step;
   write_file(temporary.path / kState, stamped.dump(1) + "\n");
+  if (!config.empty()) write_file(temporary.path / kConfig, config);
   sync_directory(temporary.path);
   put_in_place(temporary.path, path(step));
   sync_directory(folder_);

@@ -1,6 +1,6 @@
 // Checkpoints of a run: folders that are whole or absent (docs/formats/checkpoint.md).
 //
-//   <folder>/step-00000100/{model.safetensors, optimizer.safetensors, state.json}
+//   <folder>/step-00000100/{model.safetensors, optimizer.safetensors, state.json, config.json}
 //   <folder>/best          {"step": 100, "loss": 1.25}
 #pragma once
 #include <cstdint>
@@ -35,8 +35,9 @@ class CheckpointStore {
   /// older checkpoints are untouched and nothing of this one is visible. An existing checkpoint of the same step is
   /// replaced in one atomic exchange. With a finite `loss` lower than the best one's it becomes the best. Then removes
   /// checkpoints that are neither among the latest nor the best. `state` holds no non-finite numbers (JSON has none).
+  /// `config`, when not empty, is the text of config.json: what infer::load_model needs to build the model again.
   void save(int64_t step, const NamedTensors& model, const NamedTensors& optimizer, const nlohmann::json& state,
-            std::optional<double> loss = {});
+            std::optional<double> loss = {}, const std::string& config = {});
 
   std::vector<int64_t> steps() const;  // of whole checkpoints, ascending
   std::optional<int64_t> latest() const;

@@ -5,16 +5,12 @@
 #include <utility>
 #include <vector>
 
-#include "smamba/core/tensor.h"
+#include "smamba/models/parameters.h"
 #include "smamba/train/tensor_file.h"
 
 namespace smamba::train {
 
-struct Parameter {
-  std::string name;
-  at::Tensor tensor;  // float32 or float64 (a master copy), contiguous; its .grad() is read
-  bool decay = true;  // weight decay applies
-};
+using models::Parameter;  // float32 or float64 master copies, contiguous; their .grad() is read
 
 struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;

@@ -1,0 +1,345 @@
+#include "smamba/train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "smamba/core/error.h"
+#include "smamba/core/file.h"
+#include "smamba/core/interrupt.h"
+#include "smamba/core/log.h"
+#include "smamba/data/loader.h"
+#include "smamba/infer/generate.h"
+#include "smamba/train/checkpoint.h"
+#include "smamba/train/optimizer.h"
+#include "smamba/train/reporter.h"
+#include "smamba/train/schedule.h"
+
+namespace smamba::train {
+namespace {
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using models::LanguageModel;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// A batch on the model's device.
+struct DeviceBatch {
+  at::Tensor inputs, targets;       // (B, L) int64
+  std::optional<at::Tensor> reset;  // (B, L) uint8
+  int64_t scored;
+};
+
+DeviceBatch to_device(const data::Batch& b, at::Device device, bool resets) {
+  const auto ids = [&](const std::vector<int32_t>& v) {
+    return at::tensor(at::ArrayRef<int32_t>(v), at::kInt).view({b.batch, b.length}).to(at::TensorOptions(device).dtype(at::kLong));
+  };
+  DeviceBatch out{ids(b.inputs), ids(b.targets), {}, b.scored};
+  if (resets) out.reset = at::tensor(at::ArrayRef<uint8_t>(b.reset), at::kByte).view({b.batch, b.length}).to(device);
+  return out;
+}
+
+data::LoaderOptions loader_options(const TrainConfig& c) {
+  data::LoaderOptions o;
+  o.batch_size = c.batch_size;
+  o.length = c.length;
+  o.accumulation = c.accumulate;
+  o.packing = data::parse_packing(c.data.packing);
+  o.seed = static_cast<uint64_t>(c.seed);
+  o.fim.rate = c.fim.rate;
+  o.fim.spm_rate = c.fim.spm_rate;
+  o.fim.level = data::parse_fim_level(c.fim.level);
+  o.fim.loss = data::parse_fim_loss(c.fim.loss);
+  return o;
+}
+
+Schedule make_schedule(const TrainConfig& c) {
+  Schedule s;
+  s.kind = schedule_kind(c.optimizer.schedule);
+  s.peak = c.optimizer.lr;
+  s.floor = c.optimizer.lr * c.optimizer.min_lr_ratio;
+  s.warmup = c.optimizer.warmup;
+  s.total = std::max<int64_t>(1, c.steps);
+  s.period = c.optimizer.restart_period;
+  s.factor = c.optimizer.restart_factor;
+  return s;
+}
+
+/// What differs between two runs that must not: everything but how long to run, what to log and where to keep it.
+std::string forbidden_change(const TrainConfig& saved, const TrainConfig& now) {
+  for (const auto& d : differences(saved, now)) {
+    static const std::vector<std::string> free = {"steps", "threads", "max_seconds", "eval_every", "eval_tokens", "save_every", "keep", "sample_every",
+                                                  "sample_tokens", "sample_prompt", "log_every", "max_nonfinite", "preset", "size", "data.store", "data.validation"};
+    if (std::find(free.begin(), free.end(), d.key) == free.end()) return fmt::format("{}: the run has {}, found {}", d.key, d.left, d.right);
+  }
+  return {};
+}
+
+void warn_about_stability(const LanguageModel& model) {
+  if (model.config().mixer.parameterisation != "coefficients" || model.config().mixer.form == "diagonal") return;
+  int64_t unstable = 0;
+  double worst = 0;
+  for (int64_t i = 0; i < model.config().n_layer; ++i) {
+    const double abscissa = model.mixer(i).dynamics().system().spectrum.abscissa();
+    unstable += abscissa >= 0;
+    worst = std::max(worst, abscissa);
+  }
+  if (unstable > 0)
+    warn("the polynomial of {} of {} layers is not Hurwitz (largest real part of a pole {:.3g}): states grow without bound and training is "
+         "likely to go non-finite; parameterisation = poles or schwarz is stable for every value",
+         unstable, model.config().n_layer, worst);
+}
+
+/// Running figures that a checkpoint carries.
+struct Counters {
+  int64_t step = 0, skipped = 0, skipped_in_a_row = 0;
+  uint64_t tokens = 0;
+  double seconds = 0, waiting = 0, last_loss = 0;
+
+  nlohmann::json to_json() const {
+    return {{"skipped", skipped},   {"skipped_in_a_row", skipped_in_a_row}, {"tokens", tokens},
+            {"seconds", seconds},   {"waiting_seconds", waiting},           {"last_loss", std::isfinite(last_loss) ? last_loss : 0.0}};
+  }
+  static Counters from_json(int64_t step, const nlohmann::json& j) {
+    Counters p;
+    p.step = step;
+    p.skipped = j.at("skipped").get<int64_t>();
+    p.skipped_in_a_row = j.at("skipped_in_a_row").get<int64_t>();
+    p.tokens = j.at("tokens").get<uint64_t>();
+    p.seconds = j.at("seconds").get<double>();
+    p.waiting = j.at("waiting_seconds").get<double>();
+    p.last_loss = j.at("last_loss").get<double>();
+    return p;
+  }
+};
+
+struct StepResult {
+  double loss = 0, gradient_norm = 0, learning_rate = 0;
+  bool applied = false;
+};
+
+class Trainer {
+ public:
+  Trainer(const TrainConfig& config, const fs::path& folder, bool resume);
+  TrainSummary run();
+
+ private:
+  StepResult step();
+  infer::Perplexity validate(uint64_t max_tokens);
+  void sample();
+  void save(std::optional<double> validation_loss);
+  NamedTensors model_tensors() const;
+  void load_latest();
+  double schedule_step() const;
+  bool out_of_time() const { return config_.max_seconds > 0 && progress_.seconds >= config_.max_seconds; }
+  void handle_nonfinite(const StepResult& result);
+  std::string checkpoint_config() const;
+
+  TrainConfig config_;
+  fs::path folder_;
+  std::shared_ptr<const data::TokenStore> store_, validation_store_;
+  std::vector<uint64_t> validation_documents_;
+  std::shared_ptr<const data::Loader> loader_;
+  std::unique_ptr<LanguageModel> model_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<CheckpointStore> checkpoints_;
+  std::unique_ptr<data::Prefetcher> batches_;
+  std::unique_ptr<Reporter> reporter_;
+  Counters progress_;
+  std::vector<DeviceBatch> last_batches_;
+  int64_t saved_step_ = -1;
+};
+
+Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume) : config_(config), folder_(folder) {
+  store_ = std::make_shared<data::TokenStore>(config_.data.store);
+  config_.model.vocab_size = store_->tokenizer()->padded_vocab_size();
+  const data::Split split{config_.data.validation.empty() ? config_.data.validation_fraction : 0.0, 0};
+  const bool own = config_.data.validation.empty();
+  validation_store_ = own ? store_ : std::make_shared<data::TokenStore>(config_.data.validation);
+  if (!own && validation_store_->fingerprint() != store_->fingerprint())
+    fail(Exit::kBadData, "data.validation: expected the tokenizer of data.store ({}), found {} in {}", store_->tokenizer()->name(),
+         validation_store_->tokenizer()->name(), config_.data.validation);
+  if (!own || split.validation > 0)
+    validation_documents_ = data::select_documents(*validation_store_, own ? data::Part::kValidation : data::Part::kAll, split);
+  loader_ = std::make_shared<data::Loader>(store_, data::select_documents(*store_, split.validation > 0 ? data::Part::kTrain : data::Part::kAll, split),
+                                           loader_options(config_));
+
+  checkpoints_ = std::make_unique<CheckpointStore>(folder_ / "checkpoints", config_.keep);
+  const bool started = fs::exists(folder_ / "config.toml");
+  require(!started || resume, "{}: expected a new run folder, found a run; --resume goes on with it", folder_.string());
+  if (started) {
+    TrainConfig saved;
+    parse_toml(saved, read_file(folder_ / "config.toml"), (folder_ / "config.toml").string());
+    const std::string change = forbidden_change(saved, config_);
+    require(change.empty(), "--resume: expected the run's own configuration; {}", change);
+  }
+  checkpoints_->clean();
+
+  model_ = std::make_unique<LanguageModel>(config_.model, static_cast<uint64_t>(config_.seed));
+  model_->set_precision(models::parse_precision(config_.precision));
+  model_->to(at::Device(config_.device));
+  optimizer_ = std::make_unique<AdamW>(model_->parameters(),
+                                       AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps, config_.optimizer.weight_decay});
+  if (started) load_latest();
+  write_file(folder_ / "config.toml", to_toml(config_));
+  reporter_ = std::make_unique<Reporter>(folder_, config_.steps, progress_.step);
+  batches_ = std::make_unique<data::Prefetcher>(loader_, progress_.step);
+}
+
+NamedTensors Trainer::model_tensors() const {
+  NamedTensors out;
+  for (const auto& p : model_->parameters()) out.emplace_back(p.name, p.tensor.detach());
+  return out;
+}
+
+void Trainer::load_latest() {
+  const auto latest = checkpoints_->latest();
+  if (!latest) return;  // interrupted before its first checkpoint: from the start
+  const Checkpoint checkpoint(checkpoints_->path(*latest));
+  NamedTensors model = model_tensors(), optimizer = optimizer_->state();
+  checkpoint.load(model, optimizer);
+  progress_ = Counters::from_json(checkpoint.step(), checkpoint.state());
+  saved_step_ = progress_.step;
+  info("resuming at step {} of {}", progress_.step, config_.steps);
+}
+
+std::string Trainer::checkpoint_config() const {
+  nlohmann::json j;
+  j["model"] = to_json_config(config_.model);
+  j["tokenizer"] = nlohmann::json::parse(store_->tokenizer()->description());
+  j["preset"] = config_.preset;
+  return j.dump(1) + "\n";
+}
+
+void Trainer::save(std::optional<double> validation_loss) {
+  checkpoints_->save(progress_.step, model_tensors(), optimizer_->state(), progress_.to_json(), validation_loss, checkpoint_config());
+  saved_step_ = progress_.step;
+}
+
+// A run limited by time follows whichever of the two is further along.
+double Trainer::schedule_step() const {
+  const auto step = static_cast<double>(progress_.step);
+  if (config_.max_seconds <= 0) return step;
+  return std::max(step, progress_.seconds / config_.max_seconds * static_cast<double>(config_.steps));
+}
+
+StepResult Trainer::step() {
+  StepResult result;
+  last_batches_.clear();
+  int64_t scored = 0;
+  const bool resets = config_.data.packing == "packed";
+  for (int64_t m = 0; m < config_.accumulate; ++m) {
+    last_batches_.push_back(to_device(batches_->next(), model_->device(), resets));
+    scored += last_batches_.back().scored;
+  }
+  at::Tensor loss;
+  for (const DeviceBatch& b : last_batches_) {
+    const at::Tensor part = model_->loss(b.inputs, b.targets, b.reset, static_cast<double>(std::max<int64_t>(1, scored))).loss;
+    part.backward();
+    loss = loss.defined() ? loss + part.detach() : part.detach();
+  }
+  result.loss = loss.item<double>();
+  const GradientReport report = optimizer_->inspect();
+  result.gradient_norm = report.norm;
+  result.learning_rate = make_schedule(config_).learning_rate(schedule_step());
+  result.applied = std::isfinite(result.loss) && optimizer_->step(result.learning_rate, config_.optimizer.clip, report);
+  optimizer_->zero_grad();
+  progress_.tokens += static_cast<uint64_t>(scored);
+  return result;
+}
+
+void Trainer::handle_nonfinite(const StepResult& result) {
+  if (result.applied) {
+    progress_.skipped_in_a_row = 0;
+    return;
+  }
+  ++progress_.skipped;
+  if (++progress_.skipped_in_a_row < config_.max_nonfinite) return;
+  std::string where;
+  for (const DeviceBatch& b : last_batches_) {
+    if (where.empty()) where = model_->first_nonfinite(b.inputs, b.reset);
+  }
+  if (where.empty()) where = "the gradient (every layer's output is finite)";
+  save({});
+  fail(Exit::kRetry, "step {}: {} steps in a row had a non-finite loss or gradient and changed nothing; first non-finite: {}; saved {}",
+       progress_.step, progress_.skipped_in_a_row, where, checkpoints_->path(progress_.step).string());
+}
+
+infer::Perplexity Trainer::validate(uint64_t max_tokens) {
+  data::EvaluationOptions o;
+  o.batch_size = config_.batch_size;
+  o.length = config_.length;
+  o.max_tokens = max_tokens;
+  return infer::evaluate(*model_, data::EvaluationLoader(validation_store_, validation_documents_, o));
+}
+
+void Trainer::sample() {
+  infer::GenerateOptions o;
+  o.max_tokens = config_.sample_tokens;
+  o.sampling.temperature = 0.8;
+  o.sampling.top_p = 0.95;
+  o.sampling.seed = static_cast<uint64_t>(config_.seed);
+  const auto engine = infer::make_model_engine(*model_);
+  const infer::Prompt prompt{infer::text_prompt(config_.sample_prompt, *store_->tokenizer()), 0};
+  const auto out = infer::generate(*engine, *store_->tokenizer(), std::span(&prompt, 1), o);
+  reporter_->sample(progress_.step, config_.sample_prompt + out.generations[0].text);
+}
+
+TrainSummary Trainer::run() {
+  warn_about_stability(*model_);
+  info("{} parameters, {} training windows of {} tokens, {} tokens a step", model_->parameter_count(), loader_->windows(), config_.length,
+       loader_->samples_per_step() * config_.length);
+  const InterruptGuard interrupts;
+  const auto due = [&](int64_t every) { return every > 0 && progress_.step % every == 0; };
+  std::optional<infer::Perplexity> validation;
+  const double waited_before = progress_.waiting;
+  while (progress_.step < config_.steps && !out_of_time() && !interrupt_signal()) {
+    const auto start = Clock::now();
+    const StepResult result = step();
+    ++progress_.step;
+    progress_.seconds += seconds_since(start);
+    progress_.waiting = waited_before + batches_->waiting_seconds();
+    progress_.last_loss = result.loss;
+    handle_nonfinite(result);
+    StepMetrics metrics{progress_.step, progress_.tokens, progress_.skipped, result.loss, result.gradient_norm, result.learning_rate,
+                        progress_.seconds, progress_.waiting, loader_->epoch(progress_.step)};
+    reporter_->step(metrics, due(config_.log_every));
+    std::optional<double> validation_loss;
+    const bool last = progress_.step >= config_.steps;
+    if (due(config_.eval_every) && !last && !validation_documents_.empty()) {
+      const infer::Perplexity p = validate(static_cast<uint64_t>(config_.eval_tokens));
+      reporter_->validation(progress_.step, p);
+      validation_loss = p.nats_per_token();
+    }
+    if (due(config_.sample_every)) sample();
+    if (due(config_.save_every) && !last) save(validation_loss);
+  }
+  TrainSummary summary;
+  summary.signal = interrupt_signal();
+  if (!summary.signal && !validation_documents_.empty()) {
+    validation = validate(0);
+    reporter_->validation(progress_.step, *validation);
+  }
+  if (saved_step_ != progress_.step || validation)
+    save(validation && std::isfinite(validation->nats_per_token()) ? std::optional(validation->nats_per_token()) : std::nullopt);
+  reporter_->finish();
+  summary.steps = progress_.step;
+  summary.skipped = progress_.skipped;
+  summary.parameters = model_->parameter_count();
+  summary.tokens = progress_.tokens;
+  summary.seconds = progress_.seconds;
+  summary.waiting_seconds = progress_.waiting;
+  summary.last_loss = progress_.last_loss;
+  summary.checkpoint = checkpoints_->path(progress_.step);
+  summary.validation = validation;
+  return summary;
+}
+
+}  // namespace
+
+TrainSummary train(const TrainConfig& config, const fs::path& run_folder, bool resume) {
+  config.validate();
+  return Trainer(config, run_folder, resume).run();
+}
+
+}  // namespace smamba::train
