@@ -1,0 +1,77 @@
+// The host side of the backward pass of the modal scan with real poles.
+#include "smamba/ops/cuda/scan_close.h"
+#include "smamba/ops/cuda/scan_modal_backward.cuh"
+
+namespace smamba::ops::cuda {
+
+extern template void launch_backward<__nv_bfloat16>(const BackwardParams&, void*);
+extern template void launch_backward<float>(const BackwardParams&, void*);
+
+namespace {
+
+struct Workspace {
+  int64_t segments = 0, rows = 0, d_a = 0, d_b = 0, d_channel = 0, scratch = 0, total = 0;  // offsets in floats
+};
+
+bool has_fixed_b_kernel(const ScanArgs& a) { return a.b_sel.data == nullptr && a.dtype == DType::kBFloat16; }
+
+int row_width(const ScanArgs& a, const ScanPlan& plan) { return (has_fixed_b_kernel(a) ? 4 : 8) * plan.spt; }
+
+Workspace workspace_layout(const ScanArgs& a, const ScanPlan& plan) {
+  Workspace w;
+  auto take = [&](int64_t floats) {
+    const int64_t offset = w.total;
+    w.total += (floats + 3) / 4 * 4;
+    return offset;
+  };
+  const int64_t pieces = a.batch * plan.segments, width = row_width(a, plan);
+  w.rows = take(plan.channel_blocks * a.batch * a.length * width);
+  w.segments = take(segment_floats(a, plan));
+  w.d_a = take(pieces * a.channels * a.state);
+  w.d_b = take(has_fixed_b_kernel(a) ? pieces * a.channels * a.state : 0);
+  w.d_channel = take(3 * pieces * a.channels);
+  w.scratch = take(close_scratch_floats(a, width));
+  return w;
+}
+
+bool aligned_vector(const Sequence& s, DType dtype) { return aligned4(s, dtype == DType::kBFloat16 ? 2 : 4); }
+
+}  // namespace
+
+int64_t modal_backward_workspace_bytes(const ScanArgs& args) {
+  return 4 * workspace_layout(args, scan_plan(args)).total;
+}
+
+void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* workspace, void* stream) {
+  BackwardParams p{};
+  p.args = args;
+  p.gradients = gradients;
+  p.plan = scan_plan(args);
+  const Workspace w = workspace_layout(args, p.plan);
+  float* const base = static_cast<float*>(workspace);
+  p.segments = segment_buffers(args, p.plan, base + w.segments);
+  p.rows = base + w.rows;
+  p.d_a = base + w.d_a;
+  p.d_b = has_fixed_b_kernel(args) ? base + w.d_b : nullptr;
+  p.d_channel = base + w.d_channel;
+  p.aligned_channels = args.channels % 4 == 0;
+  for (const Sequence* s :
+       {&args.u, &args.delta, &args.z, &gradients.d_out, &gradients.d_u, &gradients.d_delta, &gradients.d_z})
+    p.aligned_channels = p.aligned_channels && aligned_vector(*s, args.dtype);
+  p.aligned_states =
+      args.state % 4 == 0 && aligned_vector(args.b_sel, args.dtype) && aligned_vector(args.c_sel, args.dtype);
+  with_dtype(args.dtype, [&](auto element) { launch_backward<decltype(element)>(p, stream); });
+
+  ScanPartials partials;
+  partials.blocks = p.plan.channel_blocks;
+  partials.pieces = args.batch * p.plan.segments;
+  partials.width = row_width(args, p.plan);
+  partials.first_c = has_fixed_b_kernel(args) ? 0 : 4 * p.plan.spt;
+  partials.rows = p.rows;
+  partials.d_a = p.d_a;
+  partials.d_b = p.d_b;
+  partials.d_channel = p.d_channel;
+  close_scan(args, gradients, partials, base + w.scratch, stream);
+}
+
+}  // namespace smamba::ops::cuda

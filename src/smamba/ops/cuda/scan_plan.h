@@ -1,0 +1,50 @@
+// How a modal scan with real poles is cut into blocks, segments and chunks. Shared by its kernels.
+#pragma once
+#include "smamba/ops/scan_args.h"
+
+namespace smamba::ops::cuda {
+
+// A block owns 32 channels: 4 warps of 8 channels. The 4 lanes of a channel own `SPT` states each (4 · SPT >= S).
+constexpr int kThreads = 128;
+constexpr int kBlockChannels = 32;
+constexpr int kTile = 16;  // time steps staged together: the rows of a tensor-core accumulator
+
+/// States per thread: 4, 8 or 16.
+constexpr int states_per_thread(int64_t state) { return state <= 16 ? 4 : state <= 32 ? 8 : 16; }
+/// Time steps between two checkpoints, a multiple of kTile.
+constexpr int chunk_length(int states_per_thread) { return states_per_thread == 16 ? 32 : 64; }
+
+struct ScanPlan {
+  int spt = 4;
+  int chunk = 64;
+  int64_t channel_blocks = 0;
+  int64_t segments = 1;        // time is cut into this many independent pieces
+  int64_t segment_length = 0;  // a multiple of `chunk`
+  int64_t chunks = 0;          // of the whole length
+};
+
+ScanPlan scan_plan(const ScanArgs& args);
+
+/// Real poles (zoh or euler_b): the fast kernels. All else runs on the general kernels.
+bool is_real_modal(const ScanArgs& args);
+
+// Segment scratch: states that enter each segment, the segments' own end states, and their sums of delta.
+struct SegmentBuffers {
+  float* enter = nullptr;  // (B, segments, D, S)
+  float* local = nullptr;  // (B, segments, D, S)
+  float* sum = nullptr;    // (B, segments, D); -inf: a reset cuts the segment
+};
+
+int64_t segment_floats(const ScanArgs& args, const ScanPlan& plan);
+SegmentBuffers segment_buffers(const ScanArgs& args, const ScanPlan& plan, float* workspace);
+
+/// enter of each segment from `local`, `sum` and the state at the open end: forward in time from `first`, or backward
+/// from it.
+void combine_segments(const ScanArgs& args, const ScanPlan& plan, const SegmentBuffers& buffers, const float* first,
+                      bool backward, void* stream);
+
+void modal_forward(const ScanArgs& args, void* workspace, void* stream);
+int64_t modal_backward_workspace_bytes(const ScanArgs& args);
+void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* workspace, void* stream);
+
+}  // namespace smamba::ops::cuda
