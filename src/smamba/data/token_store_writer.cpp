@@ -76,6 +76,8 @@ TokenStoreWriter::TokenStoreWriter(std::filesystem::path target, std::shared_ptr
       tokens_->append(&blank, sizeof blank);
     }
   } catch (...) {
+    std::error_code ignored;
+    if (resume.documents == 0) std::filesystem::remove_all(folder_, ignored);
     ::close(lock_);
     throw;
   }
@@ -107,6 +109,16 @@ void TokenStoreWriter::add_packed(std::span<const char> tokens, uint64_t bytes, 
   position_.documents_crc = extend_crc(position_.documents_crc, &record, sizeof record);
   tokens_->append(tokens.data(), tokens.size());
   documents_->append(&record, sizeof record);
+}
+
+void TokenStoreWriter::for_each_hash(const std::function<void(const Hash128&)>& visit) {
+  documents_->flush();
+  const MappedFile file(documents_->path());
+  DocumentRecord record;
+  for (size_t at = 0; at + sizeof record <= file.bytes().size(); at += sizeof record) {
+    std::memcpy(&record, file.bytes().data() + at, sizeof record);
+    visit(record.hash);
+  }
 }
 
 StorePosition TokenStoreWriter::sync() {

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -61,6 +62,8 @@ class TokenStoreWriter {
   void add_packed(std::span<const char> tokens, uint64_t bytes, const Hash128& hash);
 
   const StorePosition& position() const { return position_; }
+  /// The text hashes of the documents so far, in order: read back from the work folder.
+  void for_each_hash(const std::function<void(const Hash128&)>& visit);
   /// Makes everything added so far durable in the work folder.
   StorePosition sync();
   /// Leaves the work folder behind for a later resume.
