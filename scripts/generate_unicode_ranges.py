@@ -2,15 +2,18 @@
 """Writes src/smamba/data/unicode_ranges.inc: the Unicode classes that Hugging Face tokenizers sees, asked of the library itself.
 
 Its split patterns run in Oniguruma and its added tokens in Rust's regex crate, each with its own Unicode version, so the classes are
-probed code point by code point instead of taken from a Unicode database. Needs `pip install tokenizers`; run from the repository root:
+probed code point by code point instead of taken from a Unicode database. Its normaliser knows an older Unicode than utf8proc, which smamba
+uses: characters on which the two differ are marked. Needs `pip install tokenizers` and libutf8proc; run from the repository root:
 
     python scripts/generate_unicode_ranges.py
 """
+import ctypes
+
 import tokenizers
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
-LETTER, NUMBER, SPACE, NUMERIC, WORD = 1, 2, 4, 8, 16  # the bits of CharClass in unicode_classes.h
+LETTER, NUMBER, SPACE, NUMERIC, WORD, INERT = 1, 2, 4, 8, 16, 32  # the bits of CharClass in unicode_classes.h
 TARGET = "src/smamba/data/unicode_ranges.inc"
 
 
@@ -52,6 +55,35 @@ def rust_word():
     return found
 
 
+def inert_under_nfc():
+    """Characters that compose or reorder for utf8proc and not for tokenizers."""
+    utf8proc = ctypes.CDLL("libutf8proc.so.2")
+    libc = ctypes.CDLL(None)
+    libc.free.argtypes = [ctypes.c_void_p]
+    for function in (utf8proc.utf8proc_NFC, utf8proc.utf8proc_NFD):
+        function.restype = ctypes.c_void_p
+
+    def through(function, text):
+        pointer = function(text.encode())
+        result = ctypes.string_at(pointer).decode()
+        libc.free(pointer)
+        return result
+
+    def differs(text):
+        return normalizers.NFC().normalize_str(text) != through(utf8proc.utf8proc_NFC, text)
+
+    found = set()
+    for code in CODE_POINTS[1:]:
+        c = chr(code)
+        # Neighbours of the lowest class (1) and of the highest (240), on both sides.
+        if any(differs(text) for text in (f"a{c}\u0334", f"a\u0338{c}", f"a\u0345{c}", f"a{c}\u0345", c)):
+            found.add(code)
+        parts = through(utf8proc.utf8proc_NFD, c)
+        if parts != c and differs(parts):
+            found.update((code, ord(parts[-1])))
+    return found
+
+
 def main():
     classes = [
         (oniguruma_class(r"[^\p{L}]"), LETTER),
@@ -59,6 +91,7 @@ def main():
         (oniguruma_class(r"\S"), SPACE),
         (rust_numeric(), NUMERIC),
         (rust_word(), WORD),
+        (inert_under_nfc(), INERT),
     ]
     flags = [0] * 0x110000
     for members, bit in classes:

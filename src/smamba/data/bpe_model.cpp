@@ -16,6 +16,7 @@ constexpr size_t kShort = 96;  // up to here scanning all pairs for the lowest r
 BpeModel::BpeModel(const std::array<int32_t, 256>& byte_ids, std::vector<int32_t> token_sizes,
                    const std::vector<BpeMerge>& merges, std::unordered_map<std::string, int32_t> words)
     : byte_ids_(byte_ids), token_sizes_(std::move(token_sizes)), merges_(merges), words_(std::move(words)) {
+  complete_ = std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end();
   const size_t size = std::bit_ceil(std::max<size_t>(16, 2 * merges.size()));
   mask_ = size - 1;
   shift_ = 64 - std::countr_zero(size);
@@ -29,8 +30,18 @@ BpeModel::BpeModel(const std::array<int32_t, 256>& byte_ids, std::vector<int32_t
   }
 }
 
+bool BpeModel::lacks_a_byte(const uint8_t* word, size_t n) const {
+  return std::any_of(word, word + n, [&](uint8_t b) { return byte_ids_[b] < 0; });
+}
+
 void BpeModel::encode_word(const uint8_t* word, size_t n, std::vector<int32_t>& out) const {
   if (n == 0) return;
+  if (!complete_ && lacks_a_byte(word, n)) {
+    std::string replaced;
+    for (size_t i = 0; i < n; ++i)
+      byte_ids_[word[i]] < 0 ? replaced.append("\xEF\xBF\xBD") : replaced.append(1, static_cast<char>(word[i]));
+    return encode_word(reinterpret_cast<const uint8_t*>(replaced.data()), replaced.size(), out);
+  }
   if (n == 1 && words_.empty()) return out.push_back(byte_ids_[word[0]]);
   if (!words_.empty()) {
     const auto found = words_.find(std::string(reinterpret_cast<const char*>(word), n));

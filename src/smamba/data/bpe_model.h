@@ -20,9 +20,10 @@ struct BpeMerge {
 /// Immutable; const members may be called from many threads.
 class BpeModel {
  public:
-  /// byte_ids[b] is the token of byte b; token_sizes[id] its length in bytes (any value for ids outside the model).
-  /// Pairs in `merges` are distinct, sizes add up. `words` maps the byte strings that become one token without merging
-  /// (ignore_merges; empty otherwise).
+  /// byte_ids[b] is the token of byte b, or -1 for one that never occurs in UTF-8 and has none: it is encoded as
+  /// U+FFFD; token_sizes[id] its length in bytes (any value for ids outside the model). Pairs in `merges` are distinct,
+  /// sizes add up. `words` maps the byte strings that become one token without merging (ignore_merges; empty
+  /// otherwise).
   BpeModel(const std::array<int32_t, 256>& byte_ids, std::vector<int32_t> token_sizes,
            const std::vector<BpeMerge>& merges, std::unordered_map<std::string, int32_t> words);
 
@@ -48,6 +49,7 @@ class BpeModel {
       if (slots_[s].pair == kEmpty) return {pair, kNoRank, -1};
     }
   }
+  bool lacks_a_byte(const uint8_t* word, size_t n) const;
   void encode_short(const uint8_t* word, size_t n, std::vector<int32_t>& out) const;
   void encode_long(const uint8_t* word, size_t n, std::vector<int32_t>& out) const;
 
@@ -56,6 +58,7 @@ class BpeModel {
   std::vector<Slot> slots_;
   std::vector<BpeMerge> merges_;
   std::unordered_map<std::string, int32_t> words_;
+  bool complete_ = true;  // every byte has a token
   size_t mask_ = 0;
   int shift_ = 0;
 };

@@ -26,10 +26,12 @@ std::unique_ptr<BpeModel> make_model(const BpeDefinition& d, std::string_view wh
     if (bytes.size() == 1) byte_ids[static_cast<uint8_t>(bytes[0])] = static_cast<int32_t>(id);
     if (d.ignore_merges) words.emplace(bytes, static_cast<int32_t>(id));
   }
-  for (int b = 0; b < 256; ++b)
-    if (byte_ids[static_cast<size_t>(b)] < 0)
-      fail(Exit::kBadData, "{}: model.vocab: expected a token for each of the 256 bytes, found none for byte 0x{:02x}",
+  for (int b = 0; b < 256; ++b) {
+    const bool never_in_utf8 = b == 0xC0 || b == 0xC1 || b >= 0xF5;  // GPT-NeoX has no tokens for these
+    if (byte_ids[static_cast<size_t>(b)] < 0 && !never_in_utf8)
+      fail(Exit::kBadData, "{}: model.vocab: expected a token for every byte of UTF-8, found none for byte 0x{:02x}",
            where, b);
+  }
   return std::make_unique<BpeModel>(byte_ids, std::move(sizes), d.merges, std::move(words));
 }
 

@@ -6,11 +6,12 @@ namespace smamba::data {
 
 /// Bits of a character's class. kLetter, kNumber and kSpace are \p{L}, \p{N} and \s of Oniguruma (the split patterns);
 /// kNumeric and kWord are char::is_numeric and \w of Rust (the digits step, single-word tokens). The Unicode versions
-/// differ: see scripts/generate_unicode_ranges.py.
-enum CharClass : uint8_t { kLetter = 1, kNumber = 2, kSpace = 4, kNumeric = 8, kWord = 16 };
+/// differ. kInert marks characters that its older normaliser neither composes nor reorders, though utf8proc does. See
+/// scripts/generate_unicode_ranges.py.
+enum CharClass : uint8_t { kLetter = 1, kNumber = 2, kSpace = 4, kNumeric = 8, kWord = 16, kInert = 32 };
 
 namespace detail {
-/// Two-stage table: flags of code point c = pages[index[c >> 8]][c & 255].
+/// Two-stage table: flags of code point c = pages[index[c >> 8]][c & 255]; index[0] is 0.
 struct ClassTable {
   uint8_t index[0x1100];
   uint8_t pages[255][256];
@@ -59,7 +60,7 @@ struct Classed {
   uint32_t length;
 };
 inline Classed classify(const uint8_t* p, const uint8_t* end) {
-  if (*p < 0x80) return {detail::class_table.pages[detail::class_table.index[0]][*p], 1};
+  if (*p < 0x80) return {detail::class_table.pages[0][*p], 1};
   const Char c = decode_utf8(p, end);
   return {char_class(c.code), c.length};
 }

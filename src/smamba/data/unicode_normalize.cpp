@@ -43,10 +43,10 @@ std::string nfc(std::string_view text) {
   const auto* valid = begin;
   for (const auto* p = begin; p < end;) {
     const Char c = decode_utf8(p, end);
-    if (c.code == kInvalid && c.length == 1) {
+    if ((c.code == kInvalid && c.length == 1) || (char_class(c.code) & kInert)) {
       append_nfc({reinterpret_cast<const char*>(valid), static_cast<size_t>(p - valid)}, out);
-      out.push_back(static_cast<char>(*p));
-      valid = p + 1;
+      out.append(p, p + c.length);
+      valid = p + c.length;
     }
     p += c.length;
   }

@@ -9,7 +9,8 @@ namespace smamba::data {
 /// composes or decomposes under form C).
 bool may_need_nfc(std::string_view text);
 
-/// Unicode normalisation form C of the valid stretches of `text`; other bytes stay as they are, and separate them.
+/// Unicode normalisation form C, as Hugging Face tokenizers computes it, of the valid stretches of `text`; other bytes
+/// (and characters of class kInert) stay as they are, and separate the stretches.
 std::string nfc(std::string_view text);
 
 }  // namespace smamba::data
