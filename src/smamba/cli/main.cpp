@@ -37,12 +37,12 @@ int run(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   app.option_defaults()->always_capture_default();
   add_data_command(app);
-  add_tokenizer_command(app);
+  // add_tokenizer_command(app);
   add_train_command(app);
   add_eval_command(app);
   add_generate_command(app);
   add_info_command(app);
-  add_bench_command(app);
+  // add_bench_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

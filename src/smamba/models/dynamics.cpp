@@ -111,13 +111,13 @@ class ModalPoles : public StateMatrix {
  public:
   ModalPoles(const MixerConfig& c, const std::string& prefix, ParameterList& p) : poles_(c, prefix, p) {}
   at::Tensor a() const override {
-    const auto v = poles_.values(at::kFloat);
+    const auto v = poles_.values(poles_.raw().scalar_type());
     return at::cat({v.real, at::stack({v.pair_re, v.pair_im}, 1).flatten()});
   }
   // gamma_k = sqrt(-2 Re lambda_k): every mode has unit Gramian. The companion matrix's e_n becomes 1/(p'(lambda_k) gamma_k) times this, a
   // fixed change of basis that the selective side absorbs.
   at::Tensor canonical_vector() const override {
-    const auto v = poles_.values(at::kFloat);
+    const auto v = poles_.values(poles_.raw().scalar_type());
     const at::Tensor pair = (-2 * v.pair_re).sqrt();
     return at::cat({(-2 * v.real).sqrt(), at::stack({pair, at::zeros_like(pair)}, 1).flatten()});
   }
@@ -159,7 +159,7 @@ class CompanionPoles : public StateMatrix {
     for (int64_t k = 0; k < v.real.numel(); ++k) product = times(product, {-v.real[k]});
     for (int64_t k = 0; k < v.pair_re.numel(); ++k)
       product = times(product, {v.pair_re[k].square() + v.pair_im[k].square(), -2 * v.pair_re[k]});
-    return product.slice(0, 0, -1).to(at::kFloat);
+    return product.slice(0, 0, -1).to(poles_.raw().scalar_type());
   }
   at::Tensor canonical_vector() const override { return last_unit_vector(poles_.raw().detach()); }
   LayerSystem system() const override { return system_of(poles_.spectrum()); }

@@ -50,12 +50,27 @@ void LanguageModel::to(at::Device device) {
   // In place: every holder of a parameter sees the move.
   for (auto& p : parameters_) p.tensor.set_data(p.tensor.detach().to(device));
 }
+
+void LanguageModel::set_precision(Precision p) {
+  precision_ = p;
+  const auto type = p == Precision::kFloat64 ? at::kDouble : at::kFloat;
+  for (auto& parameter : parameters_) parameter.tensor.set_data(parameter.tensor.detach().to(type));
+}
+
+at::ScalarType LanguageModel::compute_type() const {
+  switch (precision_) {
+    case Precision::kBFloat16: return at::kBFloat16;
+    case Precision::kFloat64: return at::kDouble;
+    default: return at::kFloat;
+  }
+}
+
 at::Device LanguageModel::device() const { return embedding_.device(); }
 
 const Mixer& LanguageModel::mixer(int64_t layer) const { return *blocks_.at(layer)->mixer; }
 
 at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state, const Observer* observer) const {
-  const auto dtype = precision_ == Precision::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  const auto dtype = compute_type();
   const auto observe = [&](const std::string& where, const at::Tensor& output) {
     if (observer) (*observer)(where, output);
   };
@@ -93,7 +108,7 @@ std::string LanguageModel::first_nonfinite(const at::Tensor& ids, const std::opt
   return found;
 }
 
-at::Tensor LanguageModel::logits(const at::Tensor& hidden) const { return ops::linear(hidden.to(at::kFloat), head_); }
+at::Tensor LanguageModel::logits(const at::Tensor& hidden) const { return ops::linear(hidden.to(head_.scalar_type()), head_); }
 
 LossOutput LanguageModel::loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset, double denominator,
                                ModelState* state) const {

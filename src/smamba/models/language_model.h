@@ -13,7 +13,8 @@
 
 namespace smamba::models {
 
-enum class Precision { kFloat32, kBFloat16 };
+/// kFloat64 turns the parameters themselves to float64 and runs the reference operators: for tests and analysis.
+enum class Precision { kFloat32, kBFloat16, kFloat64 };
 /// "fp32" or "bf16"; Error(kUsage) otherwise.
 Precision parse_precision(const std::string& name);
 
@@ -38,7 +39,7 @@ class LanguageModel {
   int64_t parameter_count() const;
   void to(at::Device device);
   at::Device device() const;
-  void set_precision(Precision p) { precision_ = p; }
+  void set_precision(Precision p);
   Precision precision() const { return precision_; }
 
   /// ids: (B, L) int64; reset: (B, L) uint8 (non-zero: the state is cleared before this token) or absent; state: read and replaced when given.
@@ -56,6 +57,7 @@ class LanguageModel {
 
  private:
   struct Block;
+  at::ScalarType compute_type() const;
   using Observer = std::function<void(const std::string& where, const at::Tensor& output)>;
   at::Tensor run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state, const Observer* observer) const;
 

@@ -15,16 +15,19 @@ nlohmann::json number(double x) { return std::isfinite(x) ? nlohmann::json(x) : 
 
 }  // namespace
 
-Reporter::Reporter(const std::filesystem::path& folder, int64_t steps, int64_t first)
+Reporter::Reporter(const std::filesystem::path& folder, int64_t steps, int64_t first, double max_seconds)
     : folder_(folder),
       metrics_(folder / "metrics.jsonl", first > 0 ? first : -1),
       events_(folder, first > 0 ? first : -1),
-      progress_(steps, "train", first) {}
+      progress_(max_seconds > 0 ? static_cast<int64_t>(max_seconds) : steps, max_seconds > 0 ? "train, seconds" : "train",
+                max_seconds > 0 ? 0 : first),
+      by_time_(max_seconds > 0) {}
 
 void Reporter::step(const StepMetrics& m, bool log) {
   if (first_step_) first_tokens_ = m.tokens;  // rates count from the second step on: the first one warms up
   first_step_ = false;
-  progress_.update(m.step, static_cast<int64_t>(m.tokens - first_tokens_), m.loss);
+  progress_.update(by_time_ ? static_cast<int64_t>(m.seconds) : m.step, static_cast<int64_t>(m.tokens - first_tokens_), m.loss,
+                   by_time_ ? fmt::format("step {}", m.step) : "");
   if (!log) return;
   const double rate = progress_.tokens_per_second();
   const nlohmann::json line = {{"step", m.step},

@@ -23,8 +23,8 @@ struct StepMetrics {
 
 class Reporter {
  public:
-  /// `first`: the step a resumed run goes on from (0: a new run); metrics past it are dropped.
-  Reporter(const std::filesystem::path& folder, int64_t steps, int64_t first);
+  /// `first`: the step a resumed run goes on from (0: a new run); metrics past it are dropped. With `max_seconds` > 0 progress counts seconds.
+  Reporter(const std::filesystem::path& folder, int64_t steps, int64_t first, double max_seconds = 0);
 
   void step(const StepMetrics& m, bool log);
   void validation(int64_t step, const infer::Perplexity& p);
@@ -36,6 +36,7 @@ class Reporter {
   JsonLines metrics_;
   TfEvents events_;
   Progress progress_;
+  bool by_time_;
   uint64_t first_tokens_ = 0;
   bool first_step_ = true;
 };

@@ -182,7 +182,7 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
                                        AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps, config_.optimizer.weight_decay});
   if (started) load_latest();
   write_file(folder_ / "config.toml", to_toml(config_));
-  reporter_ = std::make_unique<Reporter>(folder_, config_.steps, progress_.step);
+  reporter_ = std::make_unique<Reporter>(folder_, config_.steps, progress_.step, config_.max_seconds);
   batches_ = std::make_unique<data::Prefetcher>(loader_, progress_.step);
 }
 
