@@ -143,7 +143,7 @@ TEST_F(Logs, AResumedRunGetsItsOwnEventFile) {
   EXPECT_TRUE(second.path().filename().string().starts_with("events.out.tfevents."));
   const auto all = records(second.path());
   ASSERT_EQ(all.size(), 2u);
-  EXPECT_EQ(only(all[1], 2), "120");
+  EXPECT_EQ(only(all[1], 2), "121");
   EXPECT_EQ(only(decode(only(all[1], 7)), 1), "1");
 }
 

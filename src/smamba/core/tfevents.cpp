@@ -77,12 +77,12 @@ uint32_t crc32c(std::string_view text) {
   return ~crc;
 }
 
-TfEvents::TfEvents(const std::filesystem::path& folder, int64_t resumed_step) {
+TfEvents::TfEvents(const std::filesystem::path& folder, int64_t last_step) {
   make_directories(folder);
   path_ = folder / file_name();
   fd_ = open_append(path_, O_CREAT | O_EXCL);
-  event(0, bytes(3, "brain.Event:2"));                                  // Event.file_version
-  if (resumed_step >= 0) event(resumed_step, bytes(7, integer(1, 1)));  // Event.session_log, status START
+  event(0, bytes(3, "brain.Event:2"));                                // Event.file_version
+  if (last_step >= 0) event(last_step + 1, bytes(7, integer(1, 1)));  // Event.session_log, status START
 }
 
 TfEvents::~TfEvents() {

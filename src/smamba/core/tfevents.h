@@ -14,9 +14,9 @@ uint32_t crc32c(std::string_view bytes);
 /// Error(kIo).
 class TfEvents {
  public:
-  /// Creates a new file in `folder` (created when absent); a resumed run gets a file of its own. `resumed_step` >= 0
-  /// tells TensorBoard to drop what older files hold from that step on.
-  explicit TfEvents(const std::filesystem::path& folder, int64_t resumed_step = -1);
+  /// Creates a new file in `folder` (created when absent); a resumed run gets a file of its own. `last_step` >= 0 tells
+  /// TensorBoard to drop what older files hold after that step.
+  explicit TfEvents(const std::filesystem::path& folder, int64_t last_step = -1);
   ~TfEvents();
   TfEvents(const TfEvents&) = delete;
   TfEvents& operator=(const TfEvents&) = delete;
