@@ -35,7 +35,8 @@ at::Tensor decoder_logits(Decoder& decoder, const std::vector<int32_t>& ids) {
   const at::Tensor out = at::empty({static_cast<int64_t>(ids.size()), decoder.vocab_size()});
   for (size_t i = 0; i < ids.size(); ++i) {
     Decoder::State* s = &state;
-    decoder.step(std::span(&ids[i], 1), std::span(&s, 1), out.data_ptr<float>() + static_cast<int64_t>(i) * decoder.vocab_size());
+    decoder.step(std::span(&ids[i], 1), std::span(&s, 1),
+                 out.data_ptr<float>() + static_cast<int64_t>(i) * decoder.vocab_size());
   }
   return out;
 }
@@ -44,8 +45,9 @@ double relative_error(const at::Tensor& found, const at::Tensor& expected) {
   return ((found - expected).norm() / expected.norm()).item<double>();
 }
 
-// Two float32 evaluations in different order: each product of length n is off by about sqrt(n) · 2^-24 relative to its norm (n <= 80, some
-// ten products deep), and the recurrence carries the error over 24 steps without growing it. 2e-5 is some ten times that.
+// Two float32 evaluations in different order: each product of length n is off by about sqrt(n) · 2^-24 relative to its
+// norm (n <= 80, some ten products deep), and the recurrence carries the error over 24 steps without growing it. 2e-5
+// is some ten times that.
 constexpr double kFloatTolerance = 2e-5;
 
 TEST(Decoder, EqualsTheModelsStepForm) {
@@ -133,7 +135,8 @@ TEST(Decoder, ASequenceGetsTheSameBitsAloneAndAmongOthers) {
         for (size_t b = 0; b < alone.size(); ++b) {
           Decoder::State* s = &alone[b];
           decoder.step(std::span(&ids[b], 1), std::span(&s, 1), row.data());
-          EXPECT_TRUE(std::equal(row.begin(), row.end(), logits.begin() + static_cast<ptrdiff_t>(b * 269))) << batch << " " << b << " " << t;
+          EXPECT_TRUE(std::equal(row.begin(), row.end(), logits.begin() + static_cast<ptrdiff_t>(b * 269)))
+              << batch << " " << b << " " << t;
         }
       }
     }
@@ -141,9 +144,12 @@ TEST(Decoder, ASequenceGetsTheSameBitsAloneAndAmongOthers) {
 }
 
 TEST(Decoder, TheNumberOfThreadsChangesNoBit) {
-  LanguageModel model(tiny_config("so-mamba-wide"), 5);
+  models::ModelConfig config = tiny_config("so-mamba-wide");
+  config.d_model = 192;  // 2 MB of weights: enough for five threads
+  LanguageModel model(config, 5);
   Decoder decoder(model);
-  const auto ids = random_ids(12, 269, 11);
+  ASSERT_GE(decoder.bytes_per_token(), 5 << 18);
+  const auto ids = random_ids(4, 269, 11);
   const auto with = [&](int threads) {
     const Threads guard(threads);
     return decoder_logits(decoder, ids);
@@ -155,7 +161,8 @@ TEST(Decoder, TheNumberOfThreadsChangesNoBit) {
 TEST(Decoder, EnginesAgree) {
   LanguageModel model(tiny_config("sc-mamba-wide"), 5);
   const auto fast = make_decoder_engine(model), slow = make_model_engine(model);
-  const std::vector<std::vector<int32_t>> prompts = {random_ids(9, 269, 1), random_ids(1, 269, 2), random_ids(30, 269, 3)};
+  const std::vector<std::vector<int32_t>> prompts = {random_ids(9, 269, 1), random_ids(1, 269, 2),
+                                                     random_ids(30, 269, 3)};
   const auto same = [&](std::span<float> a, std::span<float> b) {
     ASSERT_EQ(a.size(), b.size());
     const auto size = static_cast<int64_t>(a.size());

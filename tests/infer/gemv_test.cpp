@@ -19,9 +19,11 @@ struct Packed {
   std::vector<float> values;  // (rows, stride)
   std::unique_ptr<void, Free> memory;
   PackedMatrix matrix;
-  Packed(int64_t rows, int64_t cols, int64_t stride, DType dtype) : values(static_cast<size_t>(rows * stride), 1000.0f) {
+  Packed(int64_t rows, int64_t cols, int64_t stride, DType dtype)
+      : values(static_cast<size_t>(rows * stride), 1000.0f) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t k = 0; k < cols; ++k) values[static_cast<size_t>(r * stride + k)] = static_cast<float>((r * 7 + k * 3) % 11 - 5);
+      for (int64_t k = 0; k < cols; ++k)
+        values[static_cast<size_t>(r * stride + k)] = static_cast<float>((r * 7 + k * 3) % 11 - 5);
     // Prefetches reach beyond the end; loads do not.
     memory.reset(std::aligned_alloc(64, static_cast<size_t>((packed_bytes(rows, cols, dtype) + 63) / 64 * 64)));
     pack_matrix(values.data(), stride, rows, cols, dtype, memory.get());
@@ -36,17 +38,23 @@ TEST(Gemv, IsExactOnSmallIntegersForEveryShape) {
         const Packed p(rows, cols, cols + 3, dtype);
         for (int64_t batch : {1, 2, 3, 4, 5, 7}) {
           const int64_t x_stride = cols + 1, y_stride = rows + 2;
-          std::vector<float> x(static_cast<size_t>(batch * x_stride), std::nanf("")), y(static_cast<size_t>(batch * y_stride), -1.0f);
+          std::vector<float> x(static_cast<size_t>(batch * x_stride), std::nanf("")),
+              y(static_cast<size_t>(batch * y_stride), -1.0f);
           for (int64_t b = 0; b < batch; ++b)
-            for (int64_t k = 0; k < cols; ++k) x[static_cast<size_t>(b * x_stride + k)] = static_cast<float>((b + k) % 5 - 2);
+            for (int64_t k = 0; k < cols; ++k)
+              x[static_cast<size_t>(b * x_stride + k)] = static_cast<float>((b + k) % 5 - 2);
           gemv(p.matrix, x.data(), x_stride, batch, y.data(), y_stride);
           for (int64_t b = 0; b < batch; ++b) {
             for (int64_t r = 0; r < rows; ++r) {
               float expected = 0;
-              for (int64_t k = 0; k < cols; ++k) expected += p.values[static_cast<size_t>(r * (cols + 3) + k)] * x[static_cast<size_t>(b * x_stride + k)];
-              ASSERT_EQ(y[static_cast<size_t>(b * y_stride + r)], expected) << rows << "x" << cols << " batch " << batch << " row " << r;
+              for (int64_t k = 0; k < cols; ++k)
+                expected +=
+                    p.values[static_cast<size_t>(r * (cols + 3) + k)] * x[static_cast<size_t>(b * x_stride + k)];
+              ASSERT_EQ(y[static_cast<size_t>(b * y_stride + r)], expected)
+                  << rows << "x" << cols << " batch " << batch << " row " << r;
             }
-            for (int64_t r = rows; r < y_stride; ++r) ASSERT_EQ(y[static_cast<size_t>(b * y_stride + r)], -1.0f) << "written beyond the rows";
+            for (int64_t r = rows; r < y_stride; ++r)
+              ASSERT_EQ(y[static_cast<size_t>(b * y_stride + r)], -1.0f) << "written beyond the rows";
           }
         }
       }

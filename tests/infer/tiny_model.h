@@ -68,7 +68,8 @@ inline std::vector<NamedConfig> all_configs() {
 inline std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
   Random random(seed, "ids");
   std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab_size))));
+  for (int64_t i = 0; i < count; ++i)
+    ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab_size))));
   return ids;
 }
 
@@ -76,11 +77,13 @@ inline at::Tensor ids_tensor(const std::vector<int32_t>& ids) {
   return at::tensor(at::ArrayRef<int32_t>(ids), at::kInt).to(at::kLong).unsqueeze(0);
 }
 
-/// Gives every parameter that starts at a constant (gains, c, d, norms) a value of its own, so that leaving one out shows.
+/// Gives every parameter that starts at a constant (gains, c, d, norms) a value of its own, so that leaving one out
+/// shows.
 inline void disturb(models::LanguageModel& model, uint64_t seed) {
   const at::NoGradGuard no_grad;
   for (const auto& p : model.parameters()) {
-    if (p.decay || p.name.ends_with("poles") || p.name.ends_with("schwarz") || p.name.ends_with("coefficients")) continue;
+    if (p.decay || p.name.ends_with("poles") || p.name.ends_with("schwarz") || p.name.ends_with("coefficients"))
+      continue;
     at::Tensor t = p.tensor;
     Random random(seed, p.name);
     float* values = t.data_ptr<float>();

@@ -89,7 +89,9 @@ class Packer {
   std::unordered_map<std::string, at::Tensor> parameters_;
 };
 
-at::Tensor padded(const at::Tensor& values, int64_t last) { return at::constant_pad_nd(values.detach(), {0, last - values.size(-1)}); }
+at::Tensor padded(const at::Tensor& values, int64_t last) {
+  return at::constant_pad_nd(values.detach(), {0, last - values.size(-1)});
+}
 
 // (D, S) -> (D'/16, S, 16), and back: channels side by side.
 at::Tensor to_blocks(const at::Tensor& x, int64_t inner) {
@@ -121,7 +123,8 @@ DecodeModel make_shape(const models::LanguageModel& model) {
   return m;
 }
 
-void pack_mixer(DecodeLayer& layer, const DecodeModel& m, const models::Dynamics& dynamics, const std::string& prefix, Packer& packer) {
+void pack_mixer(DecodeLayer& layer, const DecodeModel& m, const models::Dynamics& dynamics, const std::string& prefix,
+                Packer& packer) {
   const int64_t d = m.d_inner, inner = m.padded_inner();
   const at::Tensor in = packer.get(prefix + "in_proj.weight");
   layer.in_x = packer.matrix(in.narrow(0, 0, d));
@@ -156,8 +159,10 @@ bool Decoder::supports(const models::ModelConfig& config) {
 }
 
 Decoder::Decoder(const models::LanguageModel& model) : weights_(std::make_unique<Weights>()) {
-  require(supports(model.config()), "decoder: expected modal coordinates or bilinear steps, found mixer.discretisation = {} in canonical coordinates",
-          model.config().mixer.discretisation);
+  require(
+      supports(model.config()),
+      "decoder: expected modal coordinates or bilinear steps, found mixer.discretisation = {} in canonical coordinates",
+      model.config().mixer.discretisation);
   require(model.device().is_cpu(), "decoder: expected a model on the CPU, found {}", model.device().str());
   const at::NoGradGuard no_grad;
   Packer packer(model, weights_->arena);
@@ -206,7 +211,8 @@ Decoder::State Decoder::import_state(const models::ModelState& from, int64_t row
   State state = make_state();
   for (size_t i = 0; i < m.layers.size(); ++i) {
     float* conv = state.data() + static_cast<int64_t>(i) * m.layer_state_size();
-    const at::Tensor past = padded(from.layers.at(i).conv.select(0, row).to(at::kFloat), inner).contiguous();  // (K-1, D')
+    const at::Tensor past =
+        padded(from.layers.at(i).conv.select(0, row).to(at::kFloat), inner).contiguous();  // (K-1, D')
     const at::Tensor ssm = to_blocks(from.layers.at(i).ssm.select(0, row), inner);
     std::memcpy(conv, past.const_data_ptr<float>(), static_cast<size_t>(past.numel()) * sizeof(float));
     std::memcpy(conv + past.numel(), ssm.const_data_ptr<float>(), static_cast<size_t>(ssm.numel()) * sizeof(float));
@@ -229,13 +235,18 @@ models::ModelState Decoder::export_state(const State& state) const {
 
 void Decoder::step(std::span<const int32_t> ids, std::span<State* const> states, float* logits) {
   const DecodeModel& m = weights_->model;
-  require(ids.size() == states.size(), "decoder: expected a state for each of {} ids, found {}", ids.size(), states.size());
-  for (int32_t id : ids) require(id >= 0 && id < m.vocab_size, "decoder: id: expected one in [0, {}), found {}", m.vocab_size, id);
+  require(ids.size() == states.size(), "decoder: expected a state for each of {} ids, found {}", ids.size(),
+          states.size());
+  for (int32_t id : ids)
+    require(id >= 0 && id < m.vocab_size, "decoder: id: expected one in [0, {}), found {}", m.vocab_size, id);
   if (ids.empty()) return;
   const auto batch = static_cast<int64_t>(ids.size());
   auto& scratch = weights_->scratch;
-  if (!scratch || scratch->batch() < batch || scratch->threads() != num_threads())
-    scratch = std::make_unique<DecodeScratch>(m, batch, num_threads());
+  // A thread pays where it reads some 256 KB; below, waiting for each other costs more.
+  const auto useful = std::max<int64_t>(1, weights_->bytes_per_token >> 18);
+  const int threads = static_cast<int>(std::min<int64_t>(num_threads(), useful));
+  if (!scratch || scratch->batch() < batch || scratch->threads() != threads)
+    scratch = std::make_unique<DecodeScratch>(m, batch, threads);
   std::vector<float*> data;
   for (State* s : states) data.push_back(s->data());
   ops::cpu::decode_step(m, ids, data, *scratch, logits);
@@ -277,7 +288,9 @@ class DecoderEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> make_decoder_engine(const models::LanguageModel& model) { return std::make_unique<DecoderEngine>(model); }
+std::unique_ptr<Engine> make_decoder_engine(const models::LanguageModel& model) {
+  return std::make_unique<DecoderEngine>(model);
+}
 
 std::unique_ptr<Engine> make_engine(const models::LanguageModel& model) {
   if (model.device().is_cpu() && Decoder::supports(model.config())) return make_decoder_engine(model);

@@ -9,7 +9,8 @@
 
 namespace smamba::infer {
 
-/// Float32 or bfloat16 weights (the model's precision), float32 activations and states. Holds its own copy of the weights.
+/// Float32 or bfloat16 weights (the model's precision), float32 activations and states. Holds its own copy of the
+/// weights.
 class Decoder {
  public:
   /// The state of one sequence, of constant size. Movable.
@@ -25,7 +26,8 @@ class Decoder {
     std::unique_ptr<float[], Free> data_;
   };
 
-  /// Whether the decoder serves this configuration: all but canonical coordinates with zoh or euler_b (a dense matrix exponential a step).
+  /// Whether the decoder serves this configuration: all but canonical coordinates with zoh or euler_b (a dense matrix
+  /// exponential a step).
   static bool supports(const models::ModelConfig& config);
 
   /// Packs the weights of a model on the CPU. Error(kUsage) for a configuration it does not serve.
@@ -45,8 +47,8 @@ class Decoder {
   /// Back: batch size 1. Fields as LanguageModel::forward returns them, in float32.
   models::ModelState export_state(const State& state) const;
 
-  /// Feeds ids[b] to states[b] and writes the logits (ids.size(), V). The logits of a sequence are the same bits alone or among others, and
-  /// for every number of threads. Error(kUsage) for an id outside the vocabulary.
+  /// Feeds ids[b] to states[b] and writes the logits (ids.size(), V). The logits of a sequence are the same bits alone
+  /// or among others, and for every number of threads. Error(kUsage) for an id outside the vocabulary.
   void step(std::span<const int32_t> ids, std::span<State* const> states, float* logits);
 
  private:

@@ -86,5 +86,4 @@ std::unique_ptr<Engine> make_model_engine(const models::LanguageModel& model) {
   return std::make_unique<ModelEngine>(model);
 }
 
-
 }  // namespace smamba::infer

@@ -75,6 +75,11 @@ void pack_panel(const float* source, int64_t stride, int64_t rows, int64_t panel
   }
 }
 
+// Panels of a range: some 64 KB.
+int64_t grain(const PackedMatrix& m) {
+  return 1 + (1 << 16) / (kPanelRows * m.element_size() * std::max<int64_t>(1, m.cols));
+}
+
 }  // namespace
 
 HWY_EXPORT(gemv_panels);
@@ -86,7 +91,7 @@ int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) {
 
 void pack_matrix(const float* source, int64_t stride, int64_t rows, int64_t cols, DType dtype, void* packed) {
   const PackedMatrix m{rows, cols, dtype, packed};
-  parallel_for(m.panels(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(m.panels(), grain(m), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       const float* from = source + p * kPanelRows * stride;
       const int64_t left = rows - p * kPanelRows;
@@ -109,7 +114,7 @@ void unpack_row(const PackedMatrix& m, int64_t row, float* out) {
 }
 
 void gemv(const PackedMatrix& matrix, const float* x, int64_t x_stride, int64_t batch, float* y, int64_t y_stride) {
-  parallel_for(matrix.panels(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(matrix.panels(), grain(matrix), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(gemv_panels)(matrix, begin, end, x, x_stride, batch, y, y_stride);
   });
 }

@@ -1,0 +1,41 @@
+#include "smamba/cli/model_options.h"
+
+#include "smamba/core/error.h"
+#include "smamba/core/parallel.h"
+#include "smamba/train/checkpoint.h"
+
+namespace smamba::cli {
+
+void DeviceOptions::add(CLI::App& command) {
+  command.add_option("--device", device, "cpu, cuda, cuda:1, …");
+  command.add_option("--precision", precision, "fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
+  command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(CLI::NonNegativeNumber);
+}
+
+void DeviceOptions::apply() const {
+  if (threads > 0) set_num_threads(static_cast<int>(threads));
+  if (device == "cpu") return;
+  require(device == "cuda" || device.starts_with("cuda:"), "--device: expected cpu, cuda or cuda:<number>, found '{}'",
+          device);
+  require(at::hasCUDA(), "--device: expected cpu, as this build or machine has no CUDA device, found '{}'", device);
+}
+
+void DeviceOptions::place(models::LanguageModel& model) const {
+  model.set_precision(models::parse_precision(precision));
+  if (device != "cpu") model.to(at::Device(device));
+}
+
+void ModelOptions::add(CLI::App& command) {
+  command.add_option("checkpoint", path, "run folder, or folder of a checkpoint")->required();
+  command.add_option("--checkpoint", which, "of a run: latest, best or a step");
+  device.add(command);
+}
+
+infer::LoadedModel ModelOptions::load() const {
+  device.apply();
+  infer::LoadedModel loaded = infer::load_model(train::find_checkpoint(path, which));
+  device.place(*loaded.model);
+  return loaded;
+}
+
+}  // namespace smamba::cli
