@@ -29,6 +29,16 @@ at::Tensor loss_of(const Tensors& outputs) {
   return loss;
 }
 
+/// Tensors of a few hundred numbers: a second thread would only wait. Determinism over threads has its own check.
+class OneThread {
+ public:
+  OneThread() { set_num_threads(1); }
+  ~OneThread() { set_num_threads(before_); }
+
+ private:
+  int before_ = num_threads();
+};
+
 double tolerance_of(at::ScalarType type) { return type == at::kBFloat16 ? 8e-3 : type == at::kFloat ? 1e-5 : 1e-10; }
 }  // namespace
 
@@ -69,6 +79,7 @@ Evaluation evaluate(const Operator& op, const Tensors& inputs) {
 }
 
 void check_gradients(const Operator& op, const Tensors& inputs) {
+  const OneThread guard;
   const Evaluation exact = evaluate(op, inputs);
   const at::NoGradGuard no_grad;
   constexpr double kStep = 1e-5;
@@ -93,6 +104,7 @@ void check_gradients(const Operator& op, const Tensors& inputs) {
 }
 
 void compare(const Operator& fast, const Operator& definition, const Tensors& inputs, const std::string& what) {
+  const OneThread guard;
   Tensors exact_inputs;
   for (const auto& x : inputs) exact_inputs.push_back(x.to(at::kDouble));
   const Evaluation actual = evaluate(fast, inputs), expected = evaluate(definition, exact_inputs);

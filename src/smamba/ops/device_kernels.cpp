@@ -1,5 +1,7 @@
 #include "smamba/ops/device_kernels.h"
 
+#include <limits>
+
 #include "smamba/core/error.h"
 #include "smamba/ops/cpu/conv1d.h"
 #include "smamba/ops/cpu/cross_entropy.h"
@@ -21,6 +23,8 @@ const DeviceKernels& cpu_kernels() {
       .swiglu_forward = cpu::swiglu_forward,
       .swiglu_backward = cpu::swiglu_backward,
       .cross_entropy = cpu::cross_entropy,
+      .max_modal_state = std::numeric_limits<int64_t>::max(),
+      .max_canonical_state = 64,
   };
   return kernels;
 }

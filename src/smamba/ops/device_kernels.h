@@ -22,6 +22,9 @@ struct DeviceKernels {
   void (*swiglu_forward)(const SwigluArgs&);
   void (*swiglu_backward)(const SwigluArgs&, const SwigluGradients&);
   void (*cross_entropy)(const CrossEntropyArgs&);
+  // The largest states that the scan kernels take; larger ones run on the reference.
+  int64_t max_modal_state = 64;
+  int64_t max_canonical_state = 64;
 };
 
 const DeviceKernels& cpu_kernels();

@@ -124,13 +124,17 @@ class Scan : public torch::autograd::Function<Scan> {
   }
 };
 
-/// Kernels exist for modal coordinates.
-bool has_kernel(const ScanOptions& options) { return options.transition == Transition::kModal; }
+/// Kernels exist for modal coordinates and for bilinear steps of canonical ones.
+bool has_kernel(const at::Tensor& u, int64_t state, const ScanOptions& options) {
+  const auto& kernels = device_kernels(u.device());
+  if (options.transition == Transition::kModal) return state <= kernels.max_modal_state;
+  return options.discretization == Discretization::kBilinear && state <= kernels.max_canonical_state;
+}
 }  // namespace
 
 ScanOutputs scan(const ScanInputs& in, const ScanOptions& options) {
-  if (use_reference(in.u) || !has_kernel(options)) return scan_reference(in, options);
   check_scan(in, options);
+  if (use_reference(in.u) || !has_kernel(in.u, in.A.size(-1), options)) return scan_reference(in, options);
   const c10::DeviceGuard guard(in.u.device());
   const auto rows = [](const at::Tensor& x) { return x.dim() == 1 ? x.contiguous() : rows_contiguous(x); };
   const OptionalTensor z = in.z ? OptionalTensor(rows(*in.z)) : std::nullopt;

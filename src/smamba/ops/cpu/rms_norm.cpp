@@ -115,13 +115,14 @@ void rms_norm_backward(const RmsNormArgs& args, const RmsNormGradients& gradient
   // At most 64 blocks of at least 32 rows: a bounded number of partial sums, whatever the number of threads.
   const int64_t block = std::max<int64_t>(32, (args.rows + 63) / 64), blocks = (args.rows + block - 1) / block;
   std::vector<float> partial(gradients.d_weight ? blocks * args.width : 0);
-  parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      HWY_DYNAMIC_DISPATCH(rms_norm_range_backward)
-      (args, gradients, b * block, std::min(args.rows, (b + 1) * block),
-       gradients.d_weight ? partial.data() + b * args.width : nullptr);
-    }
-  });
+  parallel_for(blocks, std::max<int64_t>(1, 8192 / (block * std::max<int64_t>(1, args.width))),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t b = begin; b < end; ++b) {
+                   HWY_DYNAMIC_DISPATCH(rms_norm_range_backward)
+                   (args, gradients, b * block, std::min(args.rows, (b + 1) * block),
+                    gradients.d_weight ? partial.data() + b * args.width : nullptr);
+                 }
+               });
   if (!gradients.d_weight) return;
   std::fill_n(gradients.d_weight, args.width, 0.0f);
   for (int64_t b = 0; b < blocks; ++b) {
