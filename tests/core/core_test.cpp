@@ -74,7 +74,8 @@ TEST(AtomicFile, OldFileStaysUntilCommit) {
     file.commit();
   }
   EXPECT_EQ(read_file(folder / "a"), "New.");
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1) << "a temporary was left behind";
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1)
+      << "a temporary was left behind";
   EXPECT_EQ(MappedFile(folder / "a").text(), "New.");
   try {
     read_file(folder / "missing");

@@ -37,7 +37,8 @@ TEST(Layers, IncludesGoDownwards) {
       const std::string key = "#include \"smamba/";
       if (!line.starts_with(key)) continue;
       const std::string other = line.substr(key.size(), line.find('/', key.size()) - key.size());
-      EXPECT_TRUE(other == layer || kAllowed.at(layer).contains(other)) << entry.path() << " includes upwards: " << line;
+      EXPECT_TRUE(other == layer || kAllowed.at(layer).contains(other))
+          << entry.path() << " includes upwards: " << line;
     }
   }
   EXPECT_GT(files, 10);

@@ -38,7 +38,8 @@ std::vector<Case> cases() {
   };
   add("complex poles", "sc-mamba-strict", [](ModelConfig& c) { c.mixer.spectrum = "lin"; });
   add("mixed poles, observable", "so-mamba-strict", [](ModelConfig& c) { c.mixer.spectrum = "mixed"; });
-  add("poles in companion coordinates", "sc-mamba-strict", [](ModelConfig& c) { c.mixer.realisation = "companion", c.mixer.discretisation = "bilinear"; });
+  add("poles in companion coordinates", "sc-mamba-strict",
+      [](ModelConfig& c) { c.mixer.realisation = "companion", c.mixer.discretisation = "bilinear"; });
   add("zoh in companion coordinates", "so-mamba-published", [](ModelConfig& c) { c.mixer.realisation = "companion"; });
   add("only delta selective", "sc-mamba-strict", [](ModelConfig& c) { c.mixer.selective = {"delta"}; });
   add("only delta selective, observable", "so-mamba-strict", [](ModelConfig& c) { c.mixer.selective = {"delta"}; });
@@ -59,7 +60,8 @@ std::string test_name(const testing::TestParamInfo<Case>& info) {
 at::Tensor random_ids(at::IntArrayRef shape, int64_t vocab, uint64_t seed) {
   Random r(seed, "ids");
   at::Tensor t = at::empty(shape, at::kLong);
-  for (int64_t i = 0; i < t.numel(); ++i) t.data_ptr<int64_t>()[i] = static_cast<int64_t>(r.below(static_cast<uint64_t>(vocab)));
+  for (int64_t i = 0; i < t.numel(); ++i)
+    t.data_ptr<int64_t>()[i] = static_cast<int64_t>(r.below(static_cast<uint64_t>(vocab)));
   return t;
 }
 
@@ -103,7 +105,8 @@ TEST_P(EveryMixer, PackedDocumentsDoNotSeeEachOther) {
   const at::Tensor packed = m.forward(at::cat({a, b}, 1), reset);
   EXPECT_TRUE(at::allclose(packed.slice(1, 0, 5), m.forward(a), 1e-4, 1e-5));
   EXPECT_TRUE(at::allclose(packed.slice(1, 5), m.forward(b), 1e-4, 1e-5));
-  EXPECT_FALSE(at::allclose(m.forward(at::cat({a, b}, 1)).slice(1, 5), m.forward(b), 1e-4, 1e-5)) << "without resets the state must leak";
+  EXPECT_FALSE(at::allclose(m.forward(at::cat({a, b}, 1)).slice(1, 5), m.forward(b), 1e-4, 1e-5))
+      << "without resets the state must leak";
 }
 
 TEST_P(EveryMixer, GradientsMatchFiniteDifferencesInDouble) {
@@ -116,7 +119,8 @@ TEST_P(EveryMixer, GradientsMatchFiniteDifferencesInDouble) {
   at::NoGradGuard no_grad;
   for (const auto& p : m.parameters()) {
     ASSERT_TRUE(p.tensor.grad().defined()) << p.name;
-    // The derivative along one random direction: central difference, error O(h²) = 1e-10 and rounding 1e-16 / h = 1e-11.
+    // The derivative along one random direction: central difference, error O(h²) = 1e-10 and rounding 1e-16 / h =
+    // 1e-11.
     Random r(11, p.name);
     at::Tensor direction = at::empty(p.tensor.sizes(), at::kDouble);
     for (int64_t i = 0; i < direction.numel(); ++i) direction.data_ptr<double>()[i] = r.normal();
@@ -166,7 +170,8 @@ TEST(LanguageModel, InitialValuesDependOnSeedAndNameOnly) {
   const LanguageModel a(c, 5), b(c, 5), other(c, 6);
   c.n_layer = 3;
   const LanguageModel deeper(c, 5);
-  for (size_t i = 0; i < a.parameters().size(); ++i) EXPECT_TRUE(at::equal(a.parameters()[i].tensor, b.parameters()[i].tensor));
+  for (size_t i = 0; i < a.parameters().size(); ++i)
+    EXPECT_TRUE(at::equal(a.parameters()[i].tensor, b.parameters()[i].tensor));
   EXPECT_FALSE(at::equal(a.parameters()[0].tensor, other.parameters()[0].tensor));
   EXPECT_TRUE(at::equal(a.parameters()[1].tensor, deeper.parameters()[1].tensor));
 }

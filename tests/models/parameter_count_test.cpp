@@ -19,18 +19,19 @@ TEST_P(ParameterCount, MatchesTheTable) {
   EXPECT_EQ(model.parameter_count(), GetParam().count);
 }
 
-INSTANTIATE_TEST_SUITE_P(Table, ParameterCount,
-                         testing::Values(Row{"mamba", 64'475'648}, Row{"sc-mamba-published", 64'344'840}, Row{"sc-mamba", 64'344'840},
-                                         Row{"so-mamba-published", 64'352'904}, Row{"sc-mamba-strict", 64'213'768},
-                                         Row{"so-mamba-strict", 64'221'832}, Row{"sc-mamba-wide", 64'345'096},
-                                         Row{"sc-mamba-published-schwarz", 64'344'840}, Row{"sc-mamba-strict-schwarz", 64'213'768},
-                                         Row{"so-mamba-published-schwarz", 64'352'904}, Row{"so-mamba-strict-schwarz", 64'221'832},
-                                         Row{"sc-mamba-wide-schwarz", 64'345'096}),
-                         [](const auto& info) {
-                           std::string name = info.param.preset;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Table, ParameterCount,
+    testing::Values(Row{"mamba", 64'475'648}, Row{"sc-mamba-published", 64'344'840}, Row{"sc-mamba", 64'344'840},
+                    Row{"so-mamba-published", 64'352'904}, Row{"sc-mamba-strict", 64'213'768},
+                    Row{"so-mamba-strict", 64'221'832}, Row{"sc-mamba-wide", 64'345'096},
+                    Row{"sc-mamba-published-schwarz", 64'344'840}, Row{"sc-mamba-strict-schwarz", 64'213'768},
+                    Row{"so-mamba-published-schwarz", 64'352'904}, Row{"so-mamba-strict-schwarz", 64'221'832},
+                    Row{"sc-mamba-wide-schwarz", 64'345'096}),
+    [](const auto& info) {
+      std::string name = info.param.preset;
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name;
+    });
 
 TEST(ModelConfigValidation, RefusesWhatCannotBeBuilt) {
   const auto refuses = [](auto&& change, const std::string& key) {

@@ -1,5 +1,5 @@
-// The verbs of the program, one file each. A command registers its options and a callback; errors leave as smamba::Error and are turned into
-// one line and an exit code by main.
+// The verbs of the program, one file each. A command registers its options and a callback; errors leave as
+// smamba::Error and are turned into one line and an exit code by main.
 #pragma once
 #include <CLI/CLI.hpp>
 

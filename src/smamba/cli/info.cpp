@@ -1,4 +1,5 @@
-// smamba info: what a preset, a configuration or a checkpoint is: parameters, memory, operations, and each layer's system.
+// smamba info: what a preset, a configuration or a checkpoint is: parameters, memory, operations, and each layer's
+// system.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -26,7 +27,8 @@ struct Options {
   int64_t seed = 0;
 };
 
-/// One layer as control theory sees it, with the readout that its form fixes or, where that is selective, ones in the canonical coordinates.
+/// One layer as control theory sees it, with the readout that its form fixes or, where that is selective, ones in the
+/// canonical coordinates.
 struct LayerReport {
   control::Spectrum spectrum;
   std::vector<double> coefficients;
@@ -74,14 +76,11 @@ nlohmann::json layer_json(const LayerReport& r, int64_t layer) {
 
 nlohmann::json to_json(const LanguageModel& model) {
   const models::ModelCost cost = models::cost_of(model);
-  nlohmann::json j = {{"config", to_json_config(model.config())},
-                      {"parameters", cost.total_parameters},
-                      {"weight_bytes_fp32", cost.weight_bytes_fp32},
-                      {"weight_bytes_bf16", cost.weight_bytes_bf16},
-                      {"training_bytes", cost.training_bytes},
-                      {"state_bytes", cost.state_bytes},
-                      {"forward_flops_per_token", cost.forward_flops},
-                      {"training_flops_per_token", cost.training_flops}};
+  nlohmann::json j = {
+      {"config", to_json_config(model.config())},      {"parameters", cost.total_parameters},
+      {"weight_bytes_fp32", cost.weight_bytes_fp32},   {"weight_bytes_bf16", cost.weight_bytes_bf16},
+      {"training_bytes", cost.training_bytes},         {"state_bytes", cost.state_bytes},
+      {"forward_flops_per_token", cost.forward_flops}, {"training_flops_per_token", cost.training_flops}};
   for (const auto& [part, count] : cost.parameters) j["parameters_by_part"][part] = count;
   for (int64_t i = 0; i < model.config().n_layer; ++i) j["layers"].push_back(layer_json(report_layer(model, i), i));
   return j;
@@ -108,19 +107,23 @@ std::string pole_list(const control::Spectrum& s) {
 void print(const LanguageModel& model, const std::string& name) {
   const models::ModelCost cost = models::cost_of(model);
   const auto& c = model.config();
-  fmt::print("{}: {} mixer, {} layers, d_model {}, d_inner {}, d_state {}, vocabulary {}\n", name, c.mixer.form, c.n_layer, c.d_model, c.d_inner(),
-             c.mixer.d_state, c.vocab_size);
+  fmt::print("{}: {} mixer, {} layers, d_model {}, d_inner {}, d_state {}, vocabulary {}\n", name, c.mixer.form,
+             c.n_layer, c.d_model, c.d_inner(), c.mixer.d_state, c.vocab_size);
   fmt::print("\nparameters {:>12}\n", cost.total_parameters);
   for (const auto& [part, count] : cost.parameters) fmt::print("  {:<18} {:>12}\n", part, count);
   constexpr double kMega = 1e6;
-  fmt::print("\nweights {:.1f} MB float32, {:.1f} MB bfloat16; training (weights, gradients, moments) {:.1f} MB; state {:.3f} MB a sequence\n",
-             static_cast<double>(cost.weight_bytes_fp32) / kMega, static_cast<double>(cost.weight_bytes_bf16) / kMega,
-             static_cast<double>(cost.training_bytes) / kMega, static_cast<double>(cost.state_bytes) / kMega);
-  fmt::print("operations per token: forward {:.1f} MFLOP, training {:.1f} MFLOP\n\n", cost.forward_flops / kMega, cost.training_flops / kMega);
+  fmt::print(
+      "\nweights {:.1f} MB float32, {:.1f} MB bfloat16; training (weights, gradients, moments) {:.1f} MB; state {:.3f} "
+      "MB a sequence\n",
+      static_cast<double>(cost.weight_bytes_fp32) / kMega, static_cast<double>(cost.weight_bytes_bf16) / kMega,
+      static_cast<double>(cost.training_bytes) / kMega, static_cast<double>(cost.state_bytes) / kMega);
+  fmt::print("operations per token: forward {:.1f} MFLOP, training {:.1f} MFLOP\n\n", cost.forward_flops / kMega,
+             cost.training_flops / kMega);
   for (int64_t i = 0; i < c.n_layer; ++i) {
     const LayerReport r = report_layer(model, i);
-    fmt::print("layer {}{}: {}, time constants {:.4g} … {:.4g} (in units of 1/delta)\n", i, c.mixer.form == "diagonal" ? " (channel 0)" : "",
-               r.hurwitz ? "Hurwitz" : "NOT Hurwitz", r.time.fastest, r.time.slowest);
+    fmt::print("layer {}{}: {}, time constants {:.4g} … {:.4g} (in units of 1/delta)\n", i,
+               c.mixer.form == "diagonal" ? " (channel 0)" : "", r.hurwitz ? "Hurwitz" : "NOT Hurwitz", r.time.fastest,
+               r.time.slowest);
     fmt::print("  poles {}\n", pole_list(r.spectrum));
     if (!r.coefficients.empty()) fmt::print("  a     {}\n", short_list(r.coefficients));
     fmt::print("  PBH margins: controllable {:.3g}, observable {:.3g}\n", r.controllability, r.observability);
@@ -139,10 +142,12 @@ void run(const Options& o) {
   std::unique_ptr<LanguageModel> model;
   std::string name = o.target;
   if (std::filesystem::is_directory(o.target)) {
-    require(o.set.empty() && o.preset.empty() && o.size.empty(), "info: --preset, --size and --set do not go with a checkpoint, found {}", o.target);
+    require(o.set.empty() && o.preset.empty() && o.size.empty(),
+            "info: --preset, --size and --set do not go with a checkpoint, found {}", o.target);
     model = infer::load_model(train::find_checkpoint(o.target)).model;
   } else {
-    require(o.target.empty() || std::filesystem::exists(o.target), "{}: no such checkpoint, run folder or configuration file", o.target);
+    require(o.target.empty() || std::filesystem::exists(o.target),
+            "{}: no such checkpoint, run folder or configuration file", o.target);
     const train::TrainConfig config = train::resolve_config(o.target, o.set, o.preset, o.size);
     model = std::make_unique<LanguageModel>(config.model, static_cast<uint64_t>(o.seed));
     if (name.empty()) name = fmt::format("{} at size {}", config.preset, config.size);
@@ -157,7 +162,8 @@ void run(const Options& o) {
 
 void add_info_command(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App* c = app.add_subcommand("info", "parameters, memory, operations and poles of a preset, a configuration or a checkpoint");
+  CLI::App* c = app.add_subcommand(
+      "info", "parameters, memory, operations and poles of a preset, a configuration or a checkpoint");
   c->add_option("target", o->target, "checkpoint, run folder or TOML configuration; none: --preset and --size");
   c->add_option("-p,--preset", o->preset, "mixer");
   c->add_option("-s,--size", o->size, "shape: paper, 130m, demo, tiny");

@@ -1,4 +1,5 @@
-// The program: one verb, one file (commands.h). Every failure ends here, as one line on standard error and a fixed exit code.
+// The program: one verb, one file (commands.h). Every failure ends here, as one line on standard error and a fixed exit
+// code.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -25,24 +26,27 @@ int report(Exit code, std::string_view what) {
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
 bool is_out_of_memory(std::string_view what) {
-  return what.find("can't allocate memory") != std::string_view::npos || what.find("out of memory") != std::string_view::npos;
+  return what.find("can't allocate memory") != std::string_view::npos ||
+         what.find("out of memory") != std::string_view::npos;
 }
 
 int run(int argc, char** argv) {
   CLI::App app("smamba trains, evaluates, samples from and analyses structured Mamba language models", "smamba");
   app.require_subcommand(1);
   app.set_version_flag("--version", "smamba 0.1.0");
-  app.add_flag_callback("-q,--quiet", [] { set_log_level(LogLevel::kQuiet); }, "no progress, warnings only")->configurable(false);
+  app.add_flag_callback(
+         "-q,--quiet", [] { set_log_level(LogLevel::kQuiet); }, "no progress, warnings only")
+      ->configurable(false);
   app.fallthrough();
   app.get_formatter()->column_width(34);
   app.option_defaults()->always_capture_default();
   add_data_command(app);
-  // add_tokenizer_command(app);
+  add_tokenizer_command(app);
   add_train_command(app);
   add_eval_command(app);
   add_generate_command(app);
   add_info_command(app);
-  // add_bench_command(app);
+  add_bench_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -24,24 +24,33 @@ struct Options {
 };
 
 nlohmann::json to_json(const train::TrainSummary& s) {
-  nlohmann::json j = {{"steps", s.steps},           {"skipped", s.skipped}, {"parameters", s.parameters},
-                      {"tokens", s.tokens},         {"seconds", s.seconds}, {"waiting_seconds", s.waiting_seconds},
+  nlohmann::json j = {{"steps", s.steps},
+                      {"skipped", s.skipped},
+                      {"parameters", s.parameters},
+                      {"tokens", s.tokens},
+                      {"seconds", s.seconds},
+                      {"waiting_seconds", s.waiting_seconds},
                       {"tokens_per_second", s.seconds > 0 ? static_cast<double>(s.tokens) / s.seconds : 0.0},
-                      {"peak_memory_bytes", peak_rss_bytes()}, {"checkpoint", s.checkpoint.string()}};
+                      {"peak_memory_bytes", peak_rss_bytes()},
+                      {"checkpoint", s.checkpoint.string()}};
   if (s.validation) {
-    j["validation"] = {{"loss", s.validation->nats_per_token()},       {"perplexity", s.validation->perplexity()},
-                       {"bits_per_byte", s.validation->bits_per_byte()}, {"tokens", s.validation->tokens},
+    j["validation"] = {{"loss", s.validation->nats_per_token()},
+                       {"perplexity", s.validation->perplexity()},
+                       {"bits_per_byte", s.validation->bits_per_byte()},
+                       {"tokens", s.validation->tokens},
                        {"documents", s.validation->documents}};
   }
   return j;
 }
 
 void print(const train::TrainSummary& s) {
-  fmt::print("trained {} steps, {} tokens in {:.1f} s ({:.0f} tokens/s, {:.1f} s waiting for data, {} steps skipped)\n", s.steps, s.tokens, s.seconds,
-             s.seconds > 0 ? static_cast<double>(s.tokens) / s.seconds : 0.0, s.waiting_seconds, s.skipped);
+  fmt::print("trained {} steps, {} tokens in {:.1f} s ({:.0f} tokens/s, {:.1f} s waiting for data, {} steps skipped)\n",
+             s.steps, s.tokens, s.seconds, s.seconds > 0 ? static_cast<double>(s.tokens) / s.seconds : 0.0,
+             s.waiting_seconds, s.skipped);
   if (s.validation)
-    fmt::print("validation: perplexity {:.4f}, {:.4f} nats/token, {:.4f} bits per byte, {} tokens in {} documents\n", s.validation->perplexity(),
-               s.validation->nats_per_token(), s.validation->bits_per_byte(), s.validation->tokens, s.validation->documents);
+    fmt::print("validation: perplexity {:.4f}, {:.4f} nats/token, {:.4f} bits per byte, {} tokens in {} documents\n",
+               s.validation->perplexity(), s.validation->nats_per_token(), s.validation->bits_per_byte(),
+               s.validation->tokens, s.validation->documents);
   fmt::print("checkpoint: {}\n", s.checkpoint.string());
 }
 
@@ -64,7 +73,9 @@ void run(const Options& o) {
     std::cout << j.dump() << "\n";
   else
     print(summary);
-  if (summary.signal) fail(static_cast<Exit>(interrupt_exit_code()), "interrupted by signal {} after a clean checkpoint: {}", summary.signal, summary.checkpoint.string());
+  if (summary.signal)
+    fail(static_cast<Exit>(interrupt_exit_code()), "interrupted by signal {} after a clean checkpoint: {}",
+         summary.signal, summary.checkpoint.string());
 }
 
 }  // namespace
@@ -72,12 +83,15 @@ void run(const Options& o) {
 void add_train_command(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app.add_subcommand("train", "train a model on a token store");
-  c->add_option("-c,--config", o->config, "TOML file; `smamba train --list-keys` prints every key")->check(CLI::ExistingFile);
-  c->add_option("-o,--output", o->output, "run folder: configuration, metrics, TensorBoard events, samples, checkpoints");
+  c->add_option("-c,--config", o->config, "TOML file; `smamba train --list-keys` prints every key")
+      ->check(CLI::ExistingFile);
+  c->add_option("-o,--output", o->output,
+                "run folder: configuration, metrics, TensorBoard events, samples, checkpoints");
   c->add_option("-d,--data", o->store, "token store (same as --set data.store=…)");
   c->add_option("-p,--preset", o->preset, "mixer: mamba, sc-mamba-wide, so-mamba-strict, … (`smamba info --presets`)");
   c->add_option("-s,--size", o->size, "shape: paper, 130m, demo, tiny");
-  c->add_option("--set", o->set, "override a key of the configuration: --set optimizer.lr=3e-4 (repeatable)")->type_name("KEY=VALUE");
+  c->add_option("--set", o->set, "override a key of the configuration: --set optimizer.lr=3e-4 (repeatable)")
+      ->type_name("KEY=VALUE");
   c->add_flag("--resume", o->resume, "go on with the run in the run folder, bit for bit");
   c->add_flag("--json", o->json, "print the summary as JSON");
   c->add_flag("--list-keys", o->list, "print every key of the configuration with its default, and stop");

@@ -11,8 +11,8 @@ namespace smamba {
 /// Exit codes of the program (reliability.md): fixed, part of the interface.
 enum class Exit : int {
   kOk = 0,
-  kUsage = 2,          // bad option, bad configuration
-  kBadData = 65,       // a file is not what it should be
+  kUsage = 2,     // bad option, bad configuration
+  kBadData = 65,  // a file is not what it should be
   kOutOfMemory = 71,
   kIo = 74,            // the system refused to read or write
   kRetry = 75,         // worth trying again (lost rank, run stopped by non-finite steps)
@@ -36,7 +36,8 @@ template <class... Args>
   throw Error(code, fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// Refuses (Exit::kUsage) unless `ok`. For arguments of ops and configuration: name the op, the argument, expected and got.
+/// Refuses (Exit::kUsage) unless `ok`. For arguments of ops and configuration: name the op, the argument, expected and
+/// got.
 template <class... Args>
 void require(bool ok, fmt::format_string<Args...> format, Args&&... args) {
   if (!ok) fail(Exit::kUsage, format, std::forward<Args>(args)...);

@@ -9,9 +9,9 @@
 
 namespace smamba {
 
-/// Writes a file atomically and durably: temporary name in the same folder, every write checked, fsync, rename, fsync of the folder.
-/// Until commit() returns the old file is untouched; without commit() (an exception) the temporary is removed. Errors: Error(kIo) naming
-/// the file and the system's reason.
+/// Writes a file atomically and durably: temporary name in the same folder, every write checked, fsync, rename, fsync
+/// of the folder. Until commit() returns the old file is untouched; without commit() (an exception) the temporary is
+/// removed. Errors: Error(kIo) naming the file and the system's reason.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path target);

@@ -14,7 +14,7 @@ LogLevel log_level();
 /// True when standard error is a terminal (progress bars; plain lines otherwise).
 bool stderr_is_terminal();
 
-void log_line(const std::string& line);     // dropped when quiet
+void log_line(const std::string& line);      // dropped when quiet
 void warning_line(const std::string& line);  // prefixed "warning: "
 
 template <class... Args>

@@ -13,7 +13,8 @@ double Random::normal() {
 
 uint64_t permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t stream) {
   if (n <= 1) return 0;
-  // Two halves of equal width that together cover n; walk the cycle until the value falls inside [0, n): fewer than 4 rounds on average.
+  // Two halves of equal width that together cover n; walk the cycle until the value falls inside [0, n): fewer than 4
+  // rounds on average.
   const int half = (std::bit_width(n - 1) + 1) / 2;
   const uint64_t mask = (uint64_t{1} << half) - 1;
   do {

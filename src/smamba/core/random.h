@@ -1,11 +1,13 @@
-// Random numbers as pure functions of (seed, stream, counter): nothing to save, the same on every machine and for every number of threads.
+// Random numbers as pure functions of (seed, stream, counter): nothing to save, the same on every machine and for every
+// number of threads.
 #pragma once
 #include <cstdint>
 #include <string_view>
 
 namespace smamba {
 
-/// 64 random bits from a 64-bit value (the finaliser of SplitMix64, Steele, Lea and Flood 2014): a bijection with full avalanche.
+/// 64 random bits from a 64-bit value (the finaliser of SplitMix64, Steele, Lea and Flood 2014): a bijection with full
+/// avalanche.
 constexpr uint64_t mix64(uint64_t x) {
   x += 0x9e3779b97f4a7c15ULL;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
@@ -48,8 +50,8 @@ class Random {
   uint64_t seed_, stream_, counter_;
 };
 
-/// Position of item i under the pseudo-random permutation of [0, n) chosen by (seed, stream): a four-round Feistel network with cycle
-/// walking. Stateless: any element of a shuffle in O(1), nothing materialised. 0 <= i < n.
+/// Position of item i under the pseudo-random permutation of [0, n) chosen by (seed, stream): a four-round Feistel
+/// network with cycle walking. Stateless: any element of a shuffle in O(1), nothing materialised. 0 <= i < n.
 uint64_t permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t stream);
 
 }  // namespace smamba

@@ -7,7 +7,9 @@
 
 namespace smamba::models {
 
-bool MixerConfig::selects(const std::string& what) const { return std::find(selective.begin(), selective.end(), what) != selective.end(); }
+bool MixerConfig::selects(const std::string& what) const {
+  return std::find(selective.begin(), selective.end(), what) != selective.end();
+}
 
 namespace {
 
@@ -24,16 +26,19 @@ void check_selective(const MixerConfig& m) {
   }
   require(seen.contains("delta"), "mixer.selective: delta is always selective and must be listed");
   require(m.form != "diagonal" || (seen.contains("B") && seen.contains("C")),
-          "mixer.selective: form = diagonal (Mamba) needs delta, B and C; fixed B or C exist for controllable and observable");
+          "mixer.selective: form = diagonal (Mamba) needs delta, B and C; fixed B or C exist for controllable and "
+          "observable");
 }
 
 void check_structure(const MixerConfig& m) {
   if (m.form == "diagonal") {
-    require(m.realisation == "modal", "mixer.realisation: form = diagonal has only modal coordinates, found '{}'", m.realisation);
+    require(m.realisation == "modal", "mixer.realisation: form = diagonal has only modal coordinates, found '{}'",
+            m.realisation);
     return;
   }
   require(m.parameterisation == "poles" || m.realisation == "companion",
-          "mixer.realisation: parameterisation = {} needs realisation = companion (modal coordinates need the poles), found '{}'",
+          "mixer.realisation: parameterisation = {} needs realisation = companion (modal coordinates need the poles), "
+          "found '{}'",
           m.parameterisation, m.realisation);
 }
 
@@ -52,16 +57,19 @@ void ModelConfig::validate() const {
   else
     check_range("mixer.d_state (canonical coordinates)", mixer.d_state, 2, 64);
   require(norm_eps > 0, "norm_eps: expected a positive number, found {}", norm_eps);
-  require(mixer.dt_min > 0 && mixer.dt_max >= mixer.dt_min, "mixer.dt_min, mixer.dt_max: expected 0 < dt_min <= dt_max, found {}, {}",
-          mixer.dt_min, mixer.dt_max);
+  require(mixer.dt_min > 0 && mixer.dt_max >= mixer.dt_min,
+          "mixer.dt_min, mixer.dt_max: expected 0 < dt_min <= dt_max, found {}, {}", mixer.dt_min, mixer.dt_max);
   require(mixer.pole_floor >= 0, "mixer.pole_floor: expected >= 0, found {}", mixer.pole_floor);
   require(mixer.schwarz_shift >= 0, "mixer.schwarz_shift: expected >= 0, found {}", mixer.schwarz_shift);
-  require(mixer.coefficient_high > mixer.coefficient_low, "mixer.coefficient_low, coefficient_high: expected low < high, found {}, {}",
-          mixer.coefficient_low, mixer.coefficient_high);
+  require(mixer.coefficient_high > mixer.coefficient_low,
+          "mixer.coefficient_low, coefficient_high: expected low < high, found {}, {}", mixer.coefficient_low,
+          mixer.coefficient_high);
   require(mixer.spectrum_min >= 0 && (mixer.spectrum_max == 0 || mixer.spectrum_max > mixer.spectrum_min),
-          "mixer.spectrum_min, spectrum_max: expected 0 <= min < max, found {}, {}", mixer.spectrum_min, mixer.spectrum_max);
-  require(mixer.spectrum_max == 0 || mixer.spectrum_min > 0, "mixer.spectrum_min: expected a positive number with spectrum_max = {}, found {}",
-          mixer.spectrum_max, mixer.spectrum_min);
+          "mixer.spectrum_min, spectrum_max: expected 0 <= min < max, found {}, {}", mixer.spectrum_min,
+          mixer.spectrum_max);
+  require(mixer.spectrum_max == 0 || mixer.spectrum_min > 0,
+          "mixer.spectrum_min: expected a positive number with spectrum_max = {}, found {}", mixer.spectrum_max,
+          mixer.spectrum_min);
   check_selective(mixer);
   check_structure(mixer);
 }

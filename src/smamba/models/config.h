@@ -1,4 +1,5 @@
-// Shapes and choices of a language model: typed fields with help texts, read from and written to TOML and JSON (core/fields.h).
+// Shapes and choices of a language model: typed fields with help texts, read from and written to TOML and JSON
+// (core/fields.h).
 #pragma once
 #include <cstdint>
 #include <string>
@@ -8,10 +9,10 @@ namespace smamba::models {
 
 /// One selective state-space layer. The mathematics: docs/math/README.md.
 struct MixerConfig {
-  std::string form = "controllable";        // diagonal | controllable | observable
-  std::string parameterisation = "poles";   // poles | schwarz | coefficients (controllable and observable only)
-  std::string realisation = "modal";        // modal | companion
-  std::string discretisation = "zoh";       // zoh | euler_b | bilinear
+  std::string form = "controllable";       // diagonal | controllable | observable
+  std::string parameterisation = "poles";  // poles | schwarz | coefficients (controllable and observable only)
+  std::string realisation = "modal";       // modal | companion
+  std::string discretisation = "zoh";      // zoh | euler_b | bilinear
   std::vector<std::string> selective = {"delta", "B", "C"};
   int64_t d_state = 16;
   int64_t d_conv = 4;
@@ -33,11 +34,17 @@ struct MixerConfig {
 
   template <class V>
   void fields(V& v) {
-    v("form", form, "state matrix: diagonal (Mamba), controllable (SC-Mamba), observable (SO-Mamba)", {"diagonal", "controllable", "observable"});
-    v("parameterisation", parameterisation, "the n numbers of a structured layer: poles (stable), schwarz (stable, O(n) steps), coefficients (the paper's literal recipe)",
+    v("form", form, "state matrix: diagonal (Mamba), controllable (SC-Mamba), observable (SO-Mamba)",
+      {"diagonal", "controllable", "observable"});
+    v("parameterisation", parameterisation,
+      "the n numbers of a structured layer: poles (stable), schwarz (stable, O(n) steps), coefficients (the paper's "
+      "literal recipe)",
       {"poles", "schwarz", "coefficients"});
-    v("realisation", realisation, "coordinates of the state: modal (diagonal, poles only) or companion (canonical coordinates)", {"modal", "companion"});
-    v("discretisation", discretisation, "zoh, euler_b (Mamba's own rule for B) or bilinear", {"zoh", "euler_b", "bilinear"});
+    v("realisation", realisation,
+      "coordinates of the state: modal (diagonal, poles only) or companion (canonical coordinates)",
+      {"modal", "companion"});
+    v("discretisation", discretisation, "zoh, euler_b (Mamba's own rule for B) or bilinear",
+      {"zoh", "euler_b", "bilinear"});
     v("selective", selective, "what depends on the input: delta always; B and C as listed");
     v("d_state", d_state, "state size n: 1..256 modal, 2..64 in canonical coordinates");
     v("d_conv", d_conv, "width of the causal convolution, 1..8");
@@ -47,7 +54,8 @@ struct MixerConfig {
     v("dt_max", dt_max, "largest initial step size");
     v("dt_init_floor", dt_init_floor, "initial step sizes are at least this");
     v("conv_bias", conv_bias, "bias in the convolution");
-    v("spectrum", spectrum, "initial poles: real (-1..-n), lin (-1/2 +- i pi (k + 1/2)), mixed, butterworth", {"real", "lin", "mixed", "butterworth"});
+    v("spectrum", spectrum, "initial poles: real (-1..-n), lin (-1/2 +- i pi (k + 1/2)), mixed, butterworth",
+      {"real", "lin", "mixed", "butterworth"});
     v("spectrum_min", spectrum_min, "with spectrum = real: poles evenly spaced from -min to -max; 0 and 0: -1..-n");
     v("spectrum_max", spectrum_max, "see spectrum_min");
     v("pole_floor", pole_floor, "poles stay left of -pole_floor");
@@ -90,7 +98,8 @@ struct PresetInfo {
 };
 const std::vector<PresetInfo>& preset_list();
 const std::vector<PresetInfo>& size_list();
-/// The configuration of a preset (mixer) at a size ("paper", "130m", "demo", "tiny"). Error(kUsage) listing the known names otherwise.
+/// The configuration of a preset (mixer) at a size ("paper", "130m", "demo", "tiny"). Error(kUsage) listing the known
+/// names otherwise.
 ModelConfig make_preset(const std::string& preset, const std::string& size);
 
 }  // namespace smamba::models

@@ -27,7 +27,8 @@ ModelCost cost_of(const LanguageModel& model) {
     if (index.emplace(part, cost.parameters.size()).second) cost.parameters.emplace_back(part, 0);
     cost.parameters[index[part]].second += p.tensor.numel();
     cost.total_parameters += p.tensor.numel();
-    if (p.tensor.dim() >= 2 && part != "embedding" && part != "mixer.A_log") product_parameters += static_cast<double>(p.tensor.numel());
+    if (p.tensor.dim() >= 2 && part != "embedding" && part != "mixer.A_log")
+      product_parameters += static_cast<double>(p.tensor.numel());
   }
   if (c.tie_embeddings) product_parameters += static_cast<double>(c.vocab_size * c.d_model);
   const auto layers = static_cast<double>(c.n_layer), inner = static_cast<double>(c.d_inner());

@@ -30,7 +30,8 @@ Spectrum initial_spectrum(const MixerConfig& c) {
 
 LayerSystem system_of(const Spectrum& s) { return {s, control::coefficients(s)}; }
 
-// ---- Mamba: one diagonal per channel -----------------------------------------------------------------------------------------------------
+// ---- Mamba: one diagonal per channel
+// -----------------------------------------------------------------------------------------------------
 
 class Diagonal : public Dynamics {
  public:
@@ -51,20 +52,22 @@ class Diagonal : public Dynamics {
   at::Tensor a_log_, skip_;
 };
 
-// ---- Structured layers: one companion matrix (or its transpose) for all channels ---------------------------------------------------------
+// ---- Structured layers: one companion matrix (or its transpose) for all channels
+// ---------------------------------------------------------
 
-// The state matrix of a structured layer: its n numbers, its initial value, and the fixed vector that the canonical form puts at B
-// (controllable) or C (observable).
+// The state matrix of a structured layer: its n numbers, its initial value, and the fixed vector that the canonical
+// form puts at B (controllable) or C (observable).
 class StateMatrix {
  public:
   virtual ~StateMatrix() = default;
-  virtual at::Tensor a() const = 0;             // (S), as scan_args.h wants it, float32
+  virtual at::Tensor a() const = 0;                 // (S), as scan_args.h wants it, float32
   virtual at::Tensor canonical_vector() const = 0;  // (S): e_n, or its scaled image in the coordinates in use
   virtual LayerSystem system() const = 0;
   virtual void configure(ops::ScanOptions& options) const = 0;
 };
 
-// poles: raw numbers (rho_k) of real poles -(floor + exp rho), then (rho_k, omega_k) of pairs -(floor + exp rho) ± i omega.
+// poles: raw numbers (rho_k) of real poles -(floor + exp rho), then (rho_k, omega_k) of pairs -(floor + exp rho) ± i
+// omega.
 class Poles {
  public:
   Poles(const MixerConfig& c, const std::string& prefix, ParameterList& p) : floor_(c.pole_floor) {
@@ -114,8 +117,8 @@ class ModalPoles : public StateMatrix {
     const auto v = poles_.values(poles_.raw().scalar_type());
     return at::cat({v.real, at::stack({v.pair_re, v.pair_im}, 1).flatten()});
   }
-  // gamma_k = sqrt(-2 Re lambda_k): every mode has unit Gramian. The companion matrix's e_n becomes 1/(p'(lambda_k) gamma_k) times this, a
-  // fixed change of basis that the selective side absorbs.
+  // gamma_k = sqrt(-2 Re lambda_k): every mode has unit Gramian. The companion matrix's e_n becomes 1/(p'(lambda_k)
+  // gamma_k) times this, a fixed change of basis that the selective side absorbs.
   at::Tensor canonical_vector() const override {
     const auto v = poles_.values(poles_.raw().scalar_type());
     const at::Tensor pair = (-2 * v.pair_re).sqrt();
@@ -146,7 +149,8 @@ class CompanionPoles : public StateMatrix {
     // p(s) = prod (s - lambda) multiplied out, ascending, in double; differentiable in the poles.
     const auto v = poles_.values(at::kDouble);
     at::Tensor product = at::ones({1}, v.real.options());
-    const auto times = [](const at::Tensor& p, std::initializer_list<at::Tensor> lower) {  // p · (s^k + …), k = lower.size()
+    const auto times = [](const at::Tensor& p,
+                          std::initializer_list<at::Tensor> lower) {  // p · (s^k + …), k = lower.size()
       const auto k = static_cast<int64_t>(lower.size());
       at::Tensor out = at::constant_pad_nd(p, {k, 0});
       int64_t power = 0;
@@ -172,7 +176,8 @@ class CompanionPoles : public StateMatrix {
 
 class Coefficients : public StateMatrix {
  public:
-  Coefficients(const MixerConfig& c, bool observable, const std::string& prefix, ParameterList& p) : observable_(observable) {
+  Coefficients(const MixerConfig& c, bool observable, const std::string& prefix, ParameterList& p)
+      : observable_(observable) {
     a_ = p.uniform(prefix + "coefficients", {c.d_state}, c.coefficient_low, c.coefficient_high, /*decay=*/false);
   }
   at::Tensor a() const override { return a_; }
@@ -204,7 +209,9 @@ class SchwarzNumbers : public StateMatrix {
     return at::cat({-positive.slice(0, 0, -1), positive.slice(0, -1)});
   }
   // sqrt(2 g) e_n makes the Gramian the identity.
-  at::Tensor canonical_vector() const override { return at::constant_pad_nd((2 * raw_.slice(0, -1).exp()).sqrt(), {raw_.numel() - 1, 0}); }
+  at::Tensor canonical_vector() const override {
+    return at::constant_pad_nd((2 * raw_.slice(0, -1).exp()).sqrt(), {raw_.numel() - 1, 0});
+  }
   LayerSystem system() const override {
     const auto form = control::Schwarz::from_parameters(to_vector(raw_.detach().to(at::kDouble).exp()), shift_);
     return {control::poles(form), control::coefficients(form)};
@@ -231,12 +238,14 @@ std::unique_ptr<StateMatrix> make_state_matrix(const MixerConfig& c, const std::
 // B fixed by the form, C = c + W_C x.
 class Controllable : public Dynamics {
  public:
-  Controllable(const ModelConfig& c, const std::string& prefix, ParameterList& p) : matrix_(make_state_matrix(c.mixer, prefix, p)) {
+  Controllable(const ModelConfig& c, const std::string& prefix, ParameterList& p)
+      : matrix_(make_state_matrix(c.mixer, prefix, p)) {
     options_.discretization = parse_discretisation(c.mixer.discretisation);
     matrix_->configure(options_);
     // With a selective C the fixed part starts at zero; alone it must not.
     c_ = c.mixer.selects("C") ? p.constant(prefix + "c", {c.mixer.d_state}, 0.0)
-                              : p.normal(prefix + "c", {c.mixer.d_state}, 0, 1.0 / std::sqrt(static_cast<double>(c.mixer.d_state)), false);
+                              : p.normal(prefix + "c", {c.mixer.d_state}, 0,
+                                         1.0 / std::sqrt(static_cast<double>(c.mixer.d_state)), false);
     d_ = p.constant(prefix + "d", {1}, 0.0);
     skip_ = p.constant(prefix + "D", {c.d_inner()}, 1.0);
   }
@@ -260,7 +269,8 @@ class Observable : public Dynamics {
     skip_ = p.constant(prefix + "D", {c.d_inner()}, 1.0);
   }
   DynamicsTensors tensors() const override {
-    const auto b0 = selective_b_ ? std::nullopt : std::optional(at::ones({d_state_}, gain_.options().requires_grad(false)));
+    const auto b0 =
+        selective_b_ ? std::nullopt : std::optional(at::ones({d_state_}, gain_.options().requires_grad(false)));
     return {matrix_->a(), b0, matrix_->canonical_vector(), gain_, skip_ + d_};
   }
   LayerSystem system() const override { return matrix_->system(); }
@@ -274,7 +284,8 @@ class Observable : public Dynamics {
 
 }  // namespace
 
-std::unique_ptr<Dynamics> make_dynamics(const ModelConfig& config, const std::string& prefix, ParameterList& parameters) {
+std::unique_ptr<Dynamics> make_dynamics(const ModelConfig& config, const std::string& prefix,
+                                        ParameterList& parameters) {
   if (config.mixer.form == "diagonal") return std::make_unique<Diagonal>(config, prefix, parameters);
   if (config.mixer.form == "controllable") return std::make_unique<Controllable>(config, prefix, parameters);
   return std::make_unique<Observable>(config, prefix, parameters);

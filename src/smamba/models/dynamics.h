@@ -1,5 +1,5 @@
-// What distinguishes the mixers: the state matrix, and which of B and C the canonical form fixes. Everything else of a layer is mixer.h.
-// Legend: D d_inner, S state size n.
+// What distinguishes the mixers: the state matrix, and which of B and C the canonical form fixes. Everything else of a
+// layer is mixer.h. Legend: D d_inner, S state size n.
 #pragma once
 #include <memory>
 #include <optional>
@@ -14,11 +14,11 @@ namespace smamba::models {
 
 /// The time-invariant part of a layer, recomputed from the parameters at every forward pass; differentiable.
 struct DynamicsTensors {
-  at::Tensor A;                   // (S) or (D, S), as scan_args.h wants it
-  std::optional<at::Tensor> B0;   // (S): fixed part of B; absent: zero
-  std::optional<at::Tensor> C0;   // (S): fixed part of C; absent: zero
-  std::optional<at::Tensor> gain; // (D): input gain per channel
-  at::Tensor skip;                // (D): d + skip
+  at::Tensor A;                    // (S) or (D, S), as scan_args.h wants it
+  std::optional<at::Tensor> B0;    // (S): fixed part of B; absent: zero
+  std::optional<at::Tensor> C0;    // (S): fixed part of C; absent: zero
+  std::optional<at::Tensor> gain;  // (D): input gain per channel
+  at::Tensor skip;                 // (D): d + skip
 };
 
 /// The time-invariant spectrum of a layer, for analysis, in double.
@@ -39,8 +39,9 @@ class Dynamics {
   ops::ScanOptions options_;
 };
 
-/// Adds the parameters of the form that `config` names under `prefix` ("backbone.layers.0.mixer."): A_log and D (diagonal); poles, schwarz or
-/// coefficients with c and d (controllable) or gain and d (observable), and D.
-std::unique_ptr<Dynamics> make_dynamics(const ModelConfig& config, const std::string& prefix, ParameterList& parameters);
+/// Adds the parameters of the form that `config` names under `prefix` ("backbone.layers.0.mixer."): A_log and D
+/// (diagonal); poles, schwarz or coefficients with c and d (controllable) or gain and d (observable), and D.
+std::unique_ptr<Dynamics> make_dynamics(const ModelConfig& config, const std::string& prefix,
+                                        ParameterList& parameters);
 
 }  // namespace smamba::models

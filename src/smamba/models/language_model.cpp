@@ -36,7 +36,8 @@ LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed) : config_
   for (int64_t i = 0; i < config_.n_layer; ++i)
     blocks_.push_back(std::make_unique<Block>(config_, fmt::format("backbone.layers.{}.", i), p));
   norm_f_ = p.constant("backbone.norm_f.weight", {config_.d_model}, 1.0);
-  head_ = config_.tie_embeddings ? embedding_ : p.normal("lm_head.weight", {config_.vocab_size, config_.d_model}, 0, 0.02);
+  head_ =
+      config_.tie_embeddings ? embedding_ : p.normal("lm_head.weight", {config_.vocab_size, config_.d_model}, 0, 0.02);
   parameters_ = p.list();
 }
 
@@ -59,9 +60,12 @@ void LanguageModel::set_precision(Precision p) {
 
 at::ScalarType LanguageModel::compute_type() const {
   switch (precision_) {
-    case Precision::kBFloat16: return at::kBFloat16;
-    case Precision::kFloat64: return at::kDouble;
-    default: return at::kFloat;
+    case Precision::kBFloat16:
+      return at::kBFloat16;
+    case Precision::kFloat64:
+      return at::kDouble;
+    default:
+      return at::kFloat;
   }
 }
 
@@ -69,7 +73,8 @@ at::Device LanguageModel::device() const { return embedding_.device(); }
 
 const Mixer& LanguageModel::mixer(int64_t layer) const { return *blocks_.at(layer)->mixer; }
 
-at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state, const Observer* observer) const {
+at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state,
+                              const Observer* observer) const {
   const auto dtype = compute_type();
   const auto observe = [&](const std::string& where, const at::Tensor& output) {
     if (observer) (*observer)(where, output);
@@ -94,7 +99,8 @@ at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Ten
   return normalise(norm_f_);
 }
 
-at::Tensor LanguageModel::forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state) const {
+at::Tensor LanguageModel::forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset,
+                                  ModelState* state) const {
   return run(ids, reset, state, nullptr);
 }
 
@@ -108,10 +114,12 @@ std::string LanguageModel::first_nonfinite(const at::Tensor& ids, const std::opt
   return found;
 }
 
-at::Tensor LanguageModel::logits(const at::Tensor& hidden) const { return ops::linear(hidden.to(head_.scalar_type()), head_); }
+at::Tensor LanguageModel::logits(const at::Tensor& hidden) const {
+  return ops::linear(hidden.to(head_.scalar_type()), head_);
+}
 
-LossOutput LanguageModel::loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset, double denominator,
-                               ModelState* state) const {
+LossOutput LanguageModel::loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset,
+                               double denominator, ModelState* state) const {
   const at::Tensor hidden = forward(ids, reset, state);
   const auto [loss, nll] = ops::linear_cross_entropy(hidden.flatten(0, 1), head_, targets.flatten(), denominator);
   return {loss, nll};

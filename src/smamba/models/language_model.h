@@ -1,5 +1,5 @@
-// The language model: embedding, blocks (RMSNorm → mixer → residual, RMSNorm → gated MLP → residual), final norm, output projection.
-// Legend: B batch, L length, M d_model, V vocabulary.
+// The language model: embedding, blocks (RMSNorm → mixer → residual, RMSNorm → gated MLP → residual), final norm,
+// output projection. Legend: B batch, L length, M d_model, V vocabulary.
 #pragma once
 #include <functional>
 #include <memory>
@@ -30,7 +30,8 @@ struct LossOutput {
 
 class LanguageModel {
  public:
-  /// Builds and initialises; every value is a function of (config, seed). Error(kUsage) for a configuration that cannot be built.
+  /// Builds and initialises; every value is a function of (config, seed). Error(kUsage) for a configuration that cannot
+  /// be built.
   LanguageModel(const ModelConfig& config, uint64_t seed);
   ~LanguageModel();
 
@@ -42,16 +43,18 @@ class LanguageModel {
   void set_precision(Precision p);
   Precision precision() const { return precision_; }
 
-  /// ids: (B, L) int64; reset: (B, L) uint8 (non-zero: the state is cleared before this token) or absent; state: read and replaced when given.
-  /// Returns the normalised hidden states (B, L, M) in the compute dtype.
-  at::Tensor forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset = {}, ModelState* state = nullptr) const;
-  /// Runs the model and names the first place whose output holds a NaN or infinity ("backbone.embedding", "backbone.layers.3.mixer", …); empty: none.
+  /// ids: (B, L) int64; reset: (B, L) uint8 (non-zero: the state is cleared before this token) or absent; state: read
+  /// and replaced when given. Returns the normalised hidden states (B, L, M) in the compute dtype.
+  at::Tensor forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset = {},
+                     ModelState* state = nullptr) const;
+  /// Runs the model and names the first place whose output holds a NaN or infinity ("backbone.embedding",
+  /// "backbone.layers.3.mixer", …); empty: none.
   std::string first_nonfinite(const at::Tensor& ids, const std::optional<at::Tensor>& reset = {}) const;
   /// hidden (…, M) -> logits (…, V) float32.
   at::Tensor logits(const at::Tensor& hidden) const;
   /// targets: (B, L) int64, -1 = not counted; denominator <= 0: the number of counted targets. Never holds all logits.
-  LossOutput loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset = {}, double denominator = 0,
-                  ModelState* state = nullptr) const;
+  LossOutput loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset = {},
+                  double denominator = 0, ModelState* state = nullptr) const;
 
   const Mixer& mixer(int64_t layer) const;
 
@@ -59,7 +62,8 @@ class LanguageModel {
   struct Block;
   at::ScalarType compute_type() const;
   using Observer = std::function<void(const std::string& where, const at::Tensor& output)>;
-  at::Tensor run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state, const Observer* observer) const;
+  at::Tensor run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state,
+                 const Observer* observer) const;
 
   ModelConfig config_;
   Precision precision_ = Precision::kFloat32;

@@ -49,7 +49,8 @@ at::Tensor Mixer::forward(const at::Tensor& x, const std::optional<at::Tensor>& 
 
   const auto conv_initial = state && state->conv.defined() ? std::optional(state->conv) : std::nullopt;
   const auto conv_bias = config_.conv_bias ? std::optional(conv_bias_) : std::nullopt;
-  const auto [u, conv_final] = ops::causal_conv1d(halves[0], conv_weight_.squeeze(1), conv_bias, /*silu=*/true, conv_initial, reset);
+  const auto [u, conv_final] =
+      ops::causal_conv1d(halves[0], conv_weight_.squeeze(1), conv_bias, /*silu=*/true, conv_initial, reset);
 
   const at::Tensor projected = ops::linear(u, x_proj_);  // (B, L, R + [S] + [S])
   int64_t column = dt_rank_;

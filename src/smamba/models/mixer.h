@@ -1,6 +1,6 @@
-// A mixer layer: projection, causal convolution, selective scan, gate, projection. One class for Mamba, SC-Mamba and SO-Mamba: they differ in
-// their Dynamics only.
-// Legend: B batch, L length, M d_model, D d_inner, S d_state, R dt_rank, K d_conv.
+// A mixer layer: projection, causal convolution, selective scan, gate, projection. One class for Mamba, SC-Mamba and
+// SO-Mamba: they differ in their Dynamics only. Legend: B batch, L length, M d_model, D d_inner, S d_state, R dt_rank,
+// K d_conv.
 #pragma once
 #include <memory>
 #include <optional>
@@ -19,8 +19,8 @@ class Mixer {
  public:
   Mixer(const ModelConfig& config, const std::string& prefix, double out_scale, ParameterList& parameters);
 
-  /// x: (B, L, M) in the compute dtype; reset: (B, L) uint8 or absent. With `state` (fields undefined at the start of a sequence) the state is
-  /// read and replaced; L = 1 is the step form. Returns (B, L, M).
+  /// x: (B, L, M) in the compute dtype; reset: (B, L) uint8 or absent. With `state` (fields undefined at the start of a
+  /// sequence) the state is read and replaced; L = 1 is the step form. Returns (B, L, M).
   at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& reset, LayerState* state) const;
 
   const Dynamics& dynamics() const { return *dynamics_; }

@@ -35,7 +35,8 @@ at::Tensor ParameterList::uniform(const std::string& name, at::IntArrayRef shape
   return values(name, filled(shape, seed_, name, [&](Random& r) { return r.uniform(low, high); }), decay);
 }
 
-at::Tensor ParameterList::normal(const std::string& name, at::IntArrayRef shape, double mean, double deviation, bool decay) {
+at::Tensor ParameterList::normal(const std::string& name, at::IntArrayRef shape, double mean, double deviation,
+                                 bool decay) {
   return values(name, filled(shape, seed_, name, [&](Random& r) { return mean + deviation * r.normal(); }), decay);
 }
 

@@ -1,4 +1,5 @@
-// Named parameters, named as in mamba_ssm's state dict ("backbone.layers.0.mixer.in_proj.weight"), and how they are initialised.
+// Named parameters, named as in mamba_ssm's state dict ("backbone.layers.0.mixer.in_proj.weight"), and how they are
+// initialised.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -14,8 +15,8 @@ struct Parameter {
   bool decay = true;  // weight decay applies (never to A, D, dt bias, norms, and the n numbers of a structured layer)
 };
 
-/// Collects the parameters of a model while it is built. Every initial value is a function of (seed, parameter name): adding a layer or
-/// changing the order changes no other parameter.
+/// Collects the parameters of a model while it is built. Every initial value is a function of (seed, parameter name):
+/// adding a layer or changing the order changes no other parameter.
 class ParameterList {
  public:
   explicit ParameterList(uint64_t seed) : seed_(seed) {}

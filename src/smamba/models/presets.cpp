@@ -20,7 +20,8 @@ MixerConfig published(const std::string& form) {
   return m;
 }
 
-// The projection that the canonical form makes redundant is dropped: B of the controllable form, C of the observable one.
+// The projection that the canonical form makes redundant is dropped: B of the controllable form, C of the observable
+// one.
 MixerConfig strict(const std::string& form) {
   MixerConfig m = published(form);
   m.selective = {"delta", form == "controllable" ? "C" : "B"};
@@ -63,13 +64,17 @@ const std::vector<Preset>& presets() {
     for (const auto& [shortname, form, fixed] :
          {std::tuple{"sc-mamba", "controllable", "B"}, std::tuple{"so-mamba", "observable", "C"}}) {
       const std::string s = shortname;
-      p.push_back({{s + "-published", s + " with both projections, as the paper counts its parameters"}, published(form)});
+      p.push_back(
+          {{s + "-published", s + " with both projections, as the paper counts its parameters"}, published(form)});
       p.push_back({{s + "-strict", s + " with " + fixed + " fixed by the canonical form"}, strict(form)});
       p.push_back({{s + "-wide", s + "-strict with 32 states"}, wide(form)});
-      p.push_back({{s + "-published-schwarz", s + "-published in Schwarz coordinates, bilinear steps"}, schwarz(published(form))});
-      p.push_back({{s + "-strict-schwarz", s + "-strict in Schwarz coordinates, bilinear steps"}, schwarz(strict(form))});
+      p.push_back({{s + "-published-schwarz", s + "-published in Schwarz coordinates, bilinear steps"},
+                   schwarz(published(form))});
+      p.push_back(
+          {{s + "-strict-schwarz", s + "-strict in Schwarz coordinates, bilinear steps"}, schwarz(strict(form))});
       p.push_back({{s + "-wide-schwarz", s + "-wide in Schwarz coordinates, bilinear steps"}, schwarz(wide(form))});
-      p.push_back({{s + "-literal", s + " by the paper's literal recipe: uniform coefficients; not stable"}, literal(form)});
+      p.push_back(
+          {{s + "-literal", s + " by the paper's literal recipe: uniform coefficients; not stable"}, literal(form)});
     }
     return p;
   }();

@@ -7,13 +7,15 @@ namespace smamba::train {
 
 void TrainConfig::validate() const {
   model.validate();
-  require(!data.store.empty(), "data.store: expected the path of a token store, found none; `smamba data build` writes one");
+  require(!data.store.empty(),
+          "data.store: expected the path of a token store, found none; `smamba data build` writes one");
   require(data.validation_fraction > 0 || !data.validation.empty() || (eval_every == 0),
-          "data.validation_fraction: expected a positive share or data.validation, found 0 with eval_every = {}", eval_every);
+          "data.validation_fraction: expected a positive share or data.validation, found 0 with eval_every = {}",
+          eval_every);
 }
 
-TrainConfig resolve_config(const std::filesystem::path& file, const std::vector<std::string>& set, const std::string& preset,
-                           const std::string& size) {
+TrainConfig resolve_config(const std::filesystem::path& file, const std::vector<std::string>& set,
+                           const std::string& preset, const std::string& size) {
   const std::string text = file.empty() ? "" : read_file(file);
   const auto apply = [&](TrainConfig& c) {
     if (!file.empty()) parse_toml(c, text, file.string());

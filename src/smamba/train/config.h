@@ -20,8 +20,10 @@ struct DataConfig {
   void fields(V& v) {
     v("store", store, "token store written by `smamba data`");
     v("validation", validation, "token store for validation; empty: documents of `store` held out by their hash");
-    v("validation_fraction", validation_fraction, "share of documents held out when there is no validation store", between(0, 0.9));
-    v("packing", packing, "packed: windows with the state cleared at every document border; contiguous: windows over the joined documents",
+    v("validation_fraction", validation_fraction, "share of documents held out when there is no validation store",
+      between(0, 0.9));
+    v("packing", packing,
+      "packed: windows with the state cleared at every document border; contiguous: windows over the joined documents",
       {"packed", "contiguous"});
   }
 };
@@ -35,8 +37,10 @@ struct FimConfig {
   template <class V>
   void fields(V& v) {
     v("rate", rate, "share of samples rearranged for fill-in-the-middle", between(0, 1));
-    v("spm_rate", spm_rate, "of those, share in suffix-prefix-middle order (the rest prefix-suffix-middle)", between(0, 1));
-    v("level", level, "cuts between characters of the text (parts are tokenized anew) or between tokens", {"characters", "tokens"});
+    v("spm_rate", spm_rate, "of those, share in suffix-prefix-middle order (the rest prefix-suffix-middle)",
+      between(0, 1));
+    v("level", level, "cuts between characters of the text (parts are tokenized anew) or between tokens",
+      {"characters", "tokens"});
     v("loss", loss, "all: every token is scored; middle: in rearranged samples only the middle", {"all", "middle"});
   }
 };
@@ -60,9 +64,11 @@ struct OptimizerConfig {
     v("beta1", beta1, "AdamW: decay of the first moment", between(0, 1));
     v("beta2", beta2, "AdamW: decay of the second moment", between(0, 1));
     v("eps", eps, "AdamW: epsilon", at_least(0));
-    v("weight_decay", weight_decay, "AdamW: weight decay (never on A, D, dt bias, norms, the n numbers of a structured layer)", at_least(0));
+    v("weight_decay", weight_decay,
+      "AdamW: weight decay (never on A, D, dt bias, norms, the n numbers of a structured layer)", at_least(0));
     v("clip", clip, "largest global gradient norm; 0: no clipping", at_least(0));
-    v("schedule", schedule, "learning rate after warm-up: cosine, constant, restarts (cosine with warm restarts)", {"cosine", "constant", "restarts"});
+    v("schedule", schedule, "learning rate after warm-up: cosine, constant, restarts (cosine with warm restarts)",
+      {"cosine", "constant", "restarts"});
     v("warmup", warmup, "steps of linear warm-up", at_least(0));
     v("min_lr_ratio", min_lr_ratio, "the schedule ends at lr * min_lr_ratio", between(0, 1));
     v("restart_period", restart_period, "restarts: steps of the first period; 0: all steps", at_least(0));
@@ -107,20 +113,25 @@ struct TrainConfig {
     v("batch_size", batch_size, "sequences in one forward pass", at_least(1));
     v("length", length, "tokens in a sequence", at_least(1));
     v("accumulate", accumulate, "forward passes whose gradients are added before a step", at_least(1));
-    v("precision", precision, "fp32, or bf16 (activations and products; float32 masters, states and sums)", {"fp32", "bf16"});
+    v("precision", precision, "fp32, or bf16 (activations and products; float32 masters, states and sums)",
+      {"fp32", "bf16"});
     v("device", device, "cpu, cuda, cuda:1, …");
     v("threads", threads, "CPU threads; 0: all cores", at_least(0));
     v("seed", seed, "of initial values, order of data and fill-in-the-middle");
-    v("max_seconds", max_seconds, "stop after this many seconds of training, as if interrupted, and with the schedule following time; 0: no limit", at_least(0));
+    v("max_seconds", max_seconds,
+      "stop after this many seconds of training, as if interrupted, and with the schedule following time; 0: no limit",
+      at_least(0));
     v("eval_every", eval_every, "steps between validations; 0: only at the end", at_least(0));
-    v("eval_tokens", eval_tokens, "validation tokens scored during training (at the end all of them); 0: all", at_least(0));
+    v("eval_tokens", eval_tokens, "validation tokens scored during training (at the end all of them); 0: all",
+      at_least(0));
     v("save_every", save_every, "steps between checkpoints; 0: only at the end", at_least(0));
     v("keep", keep, "latest checkpoints kept, besides the best", at_least(1));
     v("sample_every", sample_every, "steps between samples of text; 0: none", at_least(0));
     v("sample_tokens", sample_tokens, "tokens of a sample", at_least(1));
     v("sample_prompt", sample_prompt, "prompt of the samples");
     v("log_every", log_every, "steps between metrics", at_least(1));
-    v("max_nonfinite", max_nonfinite, "stop after this many steps in a row with a non-finite loss or gradient", at_least(1));
+    v("max_nonfinite", max_nonfinite, "stop after this many steps in a row with a non-finite loss or gradient",
+      at_least(1));
     v.table("model", model);
     v.table("data", data);
     v.table("optimizer", optimizer);
@@ -128,7 +139,9 @@ struct TrainConfig {
   }
 };
 
-/// Defaults, then the preset and size (from the options when not empty, else from --set, else from the file), then the file, then every --set.
-TrainConfig resolve_config(const std::filesystem::path& file, const std::vector<std::string>& set, const std::string& preset, const std::string& size);
+/// Defaults, then the preset and size (from the options when not empty, else from --set, else from the file), then the
+/// file, then every --set.
+TrainConfig resolve_config(const std::filesystem::path& file, const std::vector<std::string>& set,
+                           const std::string& preset, const std::string& size);
 
 }  // namespace smamba::train

@@ -19,15 +19,15 @@ Reporter::Reporter(const std::filesystem::path& folder, int64_t steps, int64_t f
     : folder_(folder),
       metrics_(folder / "metrics.jsonl", first > 0 ? first : -1),
       events_(folder, first > 0 ? first : -1),
-      progress_(max_seconds > 0 ? static_cast<int64_t>(max_seconds) : steps, max_seconds > 0 ? "train, seconds" : "train",
-                max_seconds > 0 ? 0 : first),
+      progress_(max_seconds > 0 ? static_cast<int64_t>(max_seconds) : steps,
+                max_seconds > 0 ? "train, seconds" : "train", max_seconds > 0 ? 0 : first),
       by_time_(max_seconds > 0) {}
 
 void Reporter::step(const StepMetrics& m, bool log) {
   if (first_step_) first_tokens_ = m.tokens;  // rates count from the second step on: the first one warms up
   first_step_ = false;
-  progress_.update(by_time_ ? static_cast<int64_t>(m.seconds) : m.step, static_cast<int64_t>(m.tokens - first_tokens_), m.loss,
-                   by_time_ ? fmt::format("step {}", m.step) : "");
+  progress_.update(by_time_ ? static_cast<int64_t>(m.seconds) : m.step, static_cast<int64_t>(m.tokens - first_tokens_),
+                   m.loss, by_time_ ? fmt::format("step {}", m.step) : "");
   if (!log) return;
   const double rate = progress_.tokens_per_second();
   const nlohmann::json line = {{"step", m.step},
@@ -59,8 +59,9 @@ void Reporter::validation(int64_t step, const infer::Perplexity& p) {
   events_.scalar("validation/loss", p.nats_per_token(), step);
   events_.scalar("validation/perplexity", p.perplexity(), step);
   events_.scalar("validation/bits_per_byte", p.bits_per_byte(), step);
-  progress_.message(fmt::format("step {}: validation loss {:.4f}, perplexity {:.3f}, {:.4f} bits per byte over {} tokens", step,
-                                p.nats_per_token(), p.perplexity(), p.bits_per_byte(), p.tokens));
+  progress_.message(
+      fmt::format("step {}: validation loss {:.4f}, perplexity {:.3f}, {:.4f} bits per byte over {} tokens", step,
+                  p.nats_per_token(), p.perplexity(), p.bits_per_byte(), p.tokens));
 }
 
 void Reporter::sample(int64_t step, const std::string& text) {

@@ -12,18 +12,19 @@ namespace smamba::train {
 
 struct StepMetrics {
   int64_t step;
-  uint64_t tokens;      // trained on so far
-  int64_t skipped;      // steps skipped so far
-  double loss;          // nats per token
+  uint64_t tokens;  // trained on so far
+  int64_t skipped;  // steps skipped so far
+  double loss;      // nats per token
   double gradient_norm;
   double learning_rate;
   double seconds, waiting_seconds;  // so far
-  double epoch;         // passes over the data
+  double epoch;                     // passes over the data
 };
 
 class Reporter {
  public:
-  /// `first`: the step a resumed run goes on from (0: a new run); metrics past it are dropped. With `max_seconds` > 0 progress counts seconds.
+  /// `first`: the step a resumed run goes on from (0: a new run); metrics past it are dropped. With `max_seconds` > 0
+  /// progress counts seconds.
   Reporter(const std::filesystem::path& folder, int64_t steps, int64_t first, double max_seconds = 0);
 
   void step(const StepMetrics& m, bool log);

@@ -32,7 +32,9 @@ struct DeviceBatch {
 
 DeviceBatch to_device(const data::Batch& b, at::Device device, bool resets) {
   const auto ids = [&](const std::vector<int32_t>& v) {
-    return at::tensor(at::ArrayRef<int32_t>(v), at::kInt).view({b.batch, b.length}).to(at::TensorOptions(device).dtype(at::kLong));
+    return at::tensor(at::ArrayRef<int32_t>(v), at::kInt)
+        .view({b.batch, b.length})
+        .to(at::TensorOptions(device).dtype(at::kLong));
   };
   DeviceBatch out{ids(b.inputs), ids(b.targets), {}, b.scored};
   if (resets) out.reset = at::tensor(at::ArrayRef<uint8_t>(b.reset), at::kByte).view({b.batch, b.length}).to(device);
@@ -68,9 +70,12 @@ Schedule make_schedule(const TrainConfig& c) {
 /// What differs between two runs that must not: everything but how long to run, what to log and where to keep it.
 std::string forbidden_change(const TrainConfig& saved, const TrainConfig& now) {
   for (const auto& d : differences(saved, now)) {
-    static const std::vector<std::string> free = {"steps", "threads", "max_seconds", "eval_every", "eval_tokens", "save_every", "keep", "sample_every",
-                                                  "sample_tokens", "sample_prompt", "log_every", "max_nonfinite", "preset", "size", "data.store", "data.validation"};
-    if (std::find(free.begin(), free.end(), d.key) == free.end()) return fmt::format("{}: the run has {}, found {}", d.key, d.left, d.right);
+    static const std::vector<std::string> free = {"steps",         "threads",       "max_seconds", "eval_every",
+                                                  "eval_tokens",   "save_every",    "keep",        "sample_every",
+                                                  "sample_tokens", "sample_prompt", "log_every",   "max_nonfinite",
+                                                  "preset",        "size",          "data.store",  "data.validation"};
+    if (std::find(free.begin(), free.end(), d.key) == free.end())
+      return fmt::format("{}: the run has {}, found {}", d.key, d.left, d.right);
   }
   return {};
 }
@@ -85,9 +90,11 @@ void warn_about_stability(const LanguageModel& model) {
     worst = std::max(worst, abscissa);
   }
   if (unstable > 0)
-    warn("the polynomial of {} of {} layers is not Hurwitz (largest real part of a pole {:.3g}): states grow without bound and training is "
-         "likely to go non-finite; parameterisation = poles or schwarz is stable for every value",
-         unstable, model.config().n_layer, worst);
+    warn(
+        "the polynomial of {} of {} layers is not Hurwitz (largest real part of a pole {:.3g}): states grow without "
+        "bound and training is "
+        "likely to go non-finite; parameterisation = poles or schwarz is stable for every value",
+        unstable, model.config().n_layer, worst);
 }
 
 /// Running figures that a checkpoint carries.
@@ -97,8 +104,9 @@ struct Counters {
   double seconds = 0, waiting = 0, last_loss = 0;
 
   nlohmann::json to_json() const {
-    return {{"skipped", skipped},   {"skipped_in_a_row", skipped_in_a_row}, {"tokens", tokens},
-            {"seconds", seconds},   {"waiting_seconds", waiting},           {"last_loss", std::isfinite(last_loss) ? last_loss : 0.0}};
+    return {{"skipped", skipped},         {"skipped_in_a_row", skipped_in_a_row},
+            {"tokens", tokens},           {"seconds", seconds},
+            {"waiting_seconds", waiting}, {"last_loss", std::isfinite(last_loss) ? last_loss : 0.0}};
   }
   static Counters from_json(int64_t step, const nlohmann::json& j) {
     Counters p;
@@ -157,12 +165,14 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
   const bool own = config_.data.validation.empty();
   validation_store_ = own ? store_ : std::make_shared<data::TokenStore>(config_.data.validation);
   if (!own && validation_store_->fingerprint() != store_->fingerprint())
-    fail(Exit::kBadData, "data.validation: expected the tokenizer of data.store ({}), found {} in {}", store_->tokenizer()->name(),
-         validation_store_->tokenizer()->name(), config_.data.validation);
+    fail(Exit::kBadData, "data.validation: expected the tokenizer of data.store ({}), found {} in {}",
+         store_->tokenizer()->name(), validation_store_->tokenizer()->name(), config_.data.validation);
   if (!own || split.validation > 0)
-    validation_documents_ = data::select_documents(*validation_store_, own ? data::Part::kValidation : data::Part::kAll, split);
-  loader_ = std::make_shared<data::Loader>(store_, data::select_documents(*store_, split.validation > 0 ? data::Part::kTrain : data::Part::kAll, split),
-                                           loader_options(config_));
+    validation_documents_ =
+        data::select_documents(*validation_store_, own ? data::Part::kValidation : data::Part::kAll, split);
+  loader_ = std::make_shared<data::Loader>(
+      store_, data::select_documents(*store_, split.validation > 0 ? data::Part::kTrain : data::Part::kAll, split),
+      loader_options(config_));
 
   checkpoints_ = std::make_unique<CheckpointStore>(folder_ / "checkpoints", config_.keep);
   const bool started = fs::exists(folder_ / "config.toml");
@@ -178,8 +188,9 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
   model_ = std::make_unique<LanguageModel>(config_.model, static_cast<uint64_t>(config_.seed));
   model_->set_precision(models::parse_precision(config_.precision));
   model_->to(at::Device(config_.device));
-  optimizer_ = std::make_unique<AdamW>(model_->parameters(),
-                                       AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps, config_.optimizer.weight_decay});
+  optimizer_ = std::make_unique<AdamW>(
+      model_->parameters(), AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps,
+                                         config_.optimizer.weight_decay});
   if (started) load_latest();
   write_file(folder_ / "config.toml", to_toml(config_));
   reporter_ = std::make_unique<Reporter>(folder_, config_.steps, progress_.step, config_.max_seconds);
@@ -212,7 +223,8 @@ std::string Trainer::checkpoint_config() const {
 }
 
 void Trainer::save(std::optional<double> validation_loss) {
-  checkpoints_->save(progress_.step, model_tensors(), optimizer_->state(), progress_.to_json(), validation_loss, checkpoint_config());
+  checkpoints_->save(progress_.step, model_tensors(), optimizer_->state(), progress_.to_json(), validation_loss,
+                     checkpoint_config());
   saved_step_ = progress_.step;
 }
 
@@ -234,7 +246,8 @@ StepResult Trainer::step() {
   }
   at::Tensor loss;
   for (const DeviceBatch& b : last_batches_) {
-    const at::Tensor part = model_->loss(b.inputs, b.targets, b.reset, static_cast<double>(std::max<int64_t>(1, scored))).loss;
+    const at::Tensor part =
+        model_->loss(b.inputs, b.targets, b.reset, static_cast<double>(std::max<int64_t>(1, scored))).loss;
     part.backward();
     loss = loss.defined() ? loss + part.detach() : part.detach();
   }
@@ -261,7 +274,9 @@ void Trainer::handle_nonfinite(const StepResult& result) {
   }
   if (where.empty()) where = "the gradient (every layer's output is finite)";
   save({});
-  fail(Exit::kRetry, "step {}: {} steps in a row had a non-finite loss or gradient and changed nothing; first non-finite: {}; saved {}",
+  fail(Exit::kRetry,
+       "step {}: {} steps in a row had a non-finite loss or gradient and changed nothing; first non-finite: {}; saved "
+       "{}",
        progress_.step, progress_.skipped_in_a_row, where, checkpoints_->path(progress_.step).string());
 }
 
@@ -287,8 +302,8 @@ void Trainer::sample() {
 
 TrainSummary Trainer::run() {
   warn_about_stability(*model_);
-  info("{} parameters, {} training windows of {} tokens, {} tokens a step", model_->parameter_count(), loader_->windows(), config_.length,
-       loader_->samples_per_step() * config_.length);
+  info("{} parameters, {} training windows of {} tokens, {} tokens a step", model_->parameter_count(),
+       loader_->windows(), config_.length, loader_->samples_per_step() * config_.length);
   const InterruptGuard interrupts;
   const auto due = [&](int64_t every) { return every > 0 && progress_.step % every == 0; };
   std::optional<infer::Perplexity> validation;
@@ -301,8 +316,9 @@ TrainSummary Trainer::run() {
     progress_.waiting = waited_before + batches_->waiting_seconds();
     progress_.last_loss = result.loss;
     handle_nonfinite(result);
-    StepMetrics metrics{progress_.step, progress_.tokens, progress_.skipped, result.loss, result.gradient_norm, result.learning_rate,
-                        progress_.seconds, progress_.waiting, loader_->epoch(progress_.step)};
+    StepMetrics metrics{progress_.step,    progress_.tokens,     progress_.skipped,
+                        result.loss,       result.gradient_norm, result.learning_rate,
+                        progress_.seconds, progress_.waiting,    loader_->epoch(progress_.step)};
     reporter_->step(metrics, due(config_.log_every));
     std::optional<double> validation_loss;
     const bool last = progress_.step >= config_.steps;
@@ -321,7 +337,8 @@ TrainSummary Trainer::run() {
     reporter_->validation(progress_.step, *validation);
   }
   if (saved_step_ != progress_.step || validation)
-    save(validation && std::isfinite(validation->nats_per_token()) ? std::optional(validation->nats_per_token()) : std::nullopt);
+    save(validation && std::isfinite(validation->nats_per_token()) ? std::optional(validation->nats_per_token())
+                                                                   : std::nullopt);
   reporter_->finish();
   summary.steps = progress_.step;
   summary.skipped = progress_.skipped;

@@ -1,0 +1,142 @@
+// The program as a user meets it: exit codes, one-line errors, kills and resumes.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "smamba/core/file.h"
+
+namespace smamba {
+namespace {
+namespace fs = std::filesystem;
+
+struct Result {
+  int code;
+  std::string output;
+};
+
+class TrainCommand : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("smamba-cli-" + std::to_string(::getpid()));
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ / "text");
+    for (int i = 0; i < 30; ++i)
+      std::ofstream(folder_ / "text" / (std::to_string(i) + ".py"))
+          << "value_" << i * 37 << " = [x * " << i << " for x in range(100)]\nprint(value_" << i * 37 << ")\n";
+    ASSERT_EQ(run("data prepare text -o store").code, 0);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  Result run(const std::string& arguments) {
+    const std::string out = (folder_ / "out").string();
+    const int status = std::system(
+        fmt::format("cd '{}' && '{}' {} >'{}' 2>&1", folder_.string(), SMAMBA_PROGRAM, arguments, out).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(out)};
+  }
+
+  // Starts the program and ends it with `signal` once `file` exists.
+  int run_until(const std::vector<std::string>& arguments, const fs::path& file, int signal) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::chdir(folder_.c_str()) != 0) ::_exit(99);
+      std::vector<char*> argv = {const_cast<char*>(SMAMBA_PROGRAM)};
+      for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+      argv.push_back(nullptr);
+      ::execv(SMAMBA_PROGRAM, argv.data());
+      ::_exit(99);
+    }
+    for (int i = 0; i < 3000 && !fs::exists(folder_ / file); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_TRUE(fs::exists(folder_ / file)) << "the run never wrote " << file;
+    ::kill(child, signal);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+
+  std::vector<std::string> train(const std::string& output, bool resume) {
+    std::vector<std::string> a = {"--quiet",         "train", "-d",   "store", "-p",
+                                  "sc-mamba-strict", "-s",    "tiny", "-o",    output};
+    for (const char* s : {"model.d_model=16", "steps=60", "batch_size=2", "length=32", "save_every=5", "eval_every=20",
+                          "eval_tokens=64", "data.validation_fraction=0.2"}) {
+      a.emplace_back("--set");
+      a.emplace_back(s);
+    }
+    if (resume) a.emplace_back("--resume");
+    return a;
+  }
+  Result run_train(const std::string& output, bool resume) {
+    std::string line;
+    for (const auto& a : train(output, resume)) line += "'" + a + "' ";
+    return run(line);
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(TrainCommand, KilledRunsResumeToTheSameBytes) {
+  ASSERT_EQ(run_train("whole", false).code, 0);
+  EXPECT_EQ(run_until(train("parts", false), "parts/checkpoints/step-00000010", SIGKILL), 128 + SIGKILL);
+  EXPECT_EQ(run_until(train("parts", true), "parts/checkpoints/step-00000025", SIGKILL), 128 + SIGKILL);
+  const Result last = run_train("parts", true);
+  ASSERT_EQ(last.code, 0) << last.output;
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"})
+    EXPECT_EQ(read_file(folder_ / "whole/checkpoints/step-00000060" / file),
+              read_file(folder_ / "parts/checkpoints/step-00000060" / file))
+        << file;
+}
+
+TEST_F(TrainCommand, InterruptsEndWithACleanCheckpointAndTheirExitCode) {
+  EXPECT_EQ(run_until(train("int", false), "int/checkpoints/step-00000005", SIGINT), 130);
+  EXPECT_EQ(run_until(train("term", false), "term/checkpoints/step-00000005", SIGTERM), 143);
+  EXPECT_EQ(run_train("int", true).code, 0);
+}
+
+TEST_F(TrainCommand, RefusalsAreOneLineWithTheFixedCode) {
+  const auto refused = [&](const std::string& arguments, int code, const std::string& names) {
+    const Result r = run(arguments);
+    EXPECT_EQ(r.code, code) << arguments << "\n" << r.output;
+    EXPECT_EQ(std::count(r.output.begin(), r.output.end(), '\n'), 1) << arguments << "\n" << r.output;
+    EXPECT_NE(r.output.find(names), std::string::npos) << arguments << "\n" << r.output;
+  };
+  refused("train -o x", 2, "data.store");
+  refused("train -d missing -o x", 74, "missing");
+  refused("train -d store -o x --set model.d_modle=3", 2, "d_model");
+  refused("train -d store -o x --set steps=many", 2, "steps");
+  refused("train -d store -o x -p sc-mambo", 2, "sc-mamba");
+  refused("train -d store -o x --set model.mixer.d_state=1000", 2, "d_state");
+  refused("train -d text/0.py -o x", 65, "0.py");
+  refused("train --nonsense", 2, "nonsense");
+  refused("generate missing --prompt x", 2, "missing");
+  refused("eval missing --data store", 2, "missing");
+  refused("info missing", 2, "missing");
+  std::ofstream(folder_ / "bad.toml") << "steps = 3\nlenght = 5\n";
+  refused("train -d store -o x -c bad.toml", 2, "bad.toml:2");
+  EXPECT_FALSE(fs::exists(folder_ / "x/config.toml"));
+}
+
+TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
+  ASSERT_EQ(run_train("run", false).code, 0);
+  const Result eval = run("eval run --data store --json --per-token tokens.tsv");
+  ASSERT_EQ(eval.code, 0) << eval.output;
+  EXPECT_NE(eval.output.find("\"perplexity\""), std::string::npos) << eval.output;
+  EXPECT_GT(fs::file_size(folder_ / "tokens.tsv"), 1000u);
+  const Result one = run("generate run --prompt 'value' --max-tokens 20 --seed 3"),
+               two = run("generate run --prompt 'value' --max-tokens 20 --seed 3");
+  EXPECT_EQ(one.code, 0) << one.output;
+  std::ofstream(folder_ / "prefix") << "value = [";
+  std::ofstream(folder_ / "suffix") << "]\n";
+  EXPECT_EQ(run("generate run --prefix-file prefix --suffix-file suffix --max-tokens 5").code, 0);
+  EXPECT_EQ(run("info run --json").code, 0);
+  EXPECT_EQ(run("--help").code, 0);
+}
+
+}  // namespace
+}  // namespace smamba

@@ -1,0 +1,204 @@
+// The whole line in small: text -> store -> training -> checkpoint -> resume, in process.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "smamba/core/error.h"
+#include "smamba/core/file.h"
+#include "smamba/core/log.h"
+#include "smamba/data/token_store_writer.h"
+#include "smamba/infer/load.h"
+#include "smamba/train/checkpoint.h"
+#include "smamba/train/trainer.h"
+
+namespace smamba::train {
+namespace {
+namespace fs = std::filesystem;
+
+class Training : public testing::Test {
+ protected:
+  void SetUp() override {
+    set_log_level(LogLevel::kQuiet);
+    folder_ = fs::temp_directory_path() / ("smamba-train-" + std::to_string(::getpid()));
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override {
+    fs::remove_all(folder_);
+    set_log_level(LogLevel::kNormal);
+  }
+
+  std::string store(const std::string& name, const std::vector<std::string>& documents) {
+    const std::string path = (folder_ / name).string();
+    data::TokenStoreWriter writer(path, data::load_tokenizer("bytes"));
+    for (const auto& d : documents) writer.add_text(d);
+    writer.commit();
+    return path;
+  }
+
+  TrainConfig config(const std::string& preset) {
+    TrainConfig c;
+    c.preset = preset;
+    c.model = models::make_preset(preset, "tiny");
+    c.model.d_model = 32;
+    c.steps = 8;
+    c.batch_size = 2;
+    c.length = 32;
+    c.eval_every = 4;
+    c.eval_tokens = 64;
+    c.save_every = 4;
+    c.log_every = 1;
+    c.optimizer.warmup = 2;
+    std::vector<std::string> documents;
+    for (int i = 0; i < 40; ++i)
+      documents.push_back("document " + std::to_string(i * 7919) + ": for x in range(10): print(x)\n");
+    if (store_.empty()) store_ = store("corpus", documents);
+    c.data.store = store_;
+    c.data.validation_fraction = 0.2;
+    return c;
+  }
+
+  fs::path folder_;
+  std::string store_;
+};
+
+std::string bytes(const fs::path& checkpoint, const char* file) { return read_file(checkpoint / file); }
+
+TEST_F(Training, ResumeIsTheUninterruptedRunBitForBit) {
+  for (const std::string preset : {"sc-mamba-wide", "so-mamba-strict-schwarz", "mamba"}) {
+    TrainConfig c = config(preset);
+    c.accumulate = 2;
+    c.fim.rate = 0.5;
+    const TrainSummary whole = train(c, folder_ / (preset + "-whole"), false);
+    TrainConfig half = c;
+    half.steps = 3;
+    // The schedule is a function of the configured steps, so the interruption is by time limit of the loop, not by
+    // another schedule.
+    half.optimizer.schedule = c.optimizer.schedule = "constant";
+    const TrainSummary reference = train(c, folder_ / (preset + "-reference"), false);
+    train(half, folder_ / (preset + "-parts"), false);
+    const TrainSummary resumed = train(c, folder_ / (preset + "-parts"), true);
+    EXPECT_EQ(resumed.steps, 8);
+    for (const char* file : {"model.safetensors", "optimizer.safetensors"})
+      EXPECT_EQ(bytes(reference.checkpoint, file), bytes(resumed.checkpoint, file)) << preset << " " << file;
+    EXPECT_NE(bytes(whole.checkpoint, "model.safetensors"), bytes(resumed.checkpoint, "model.safetensors"))
+        << "another schedule, another model";
+    EXPECT_EQ(reference.validation->nats, resumed.validation->nats);
+  }
+}
+
+TEST_F(Training, RunFolderHoldsWhatAPersonLooksFor) {
+  TrainConfig c = config("sc-mamba-strict");
+  c.sample_every = 4;
+  c.sample_tokens = 8;
+  const TrainSummary s = train(c, folder_ / "run", false);
+  EXPECT_EQ(s.checkpoint, folder_ / "run/checkpoints/step-00000008");
+  int metrics = 0, validations = 0;
+  std::ifstream in(folder_ / "run/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) {
+    const auto j = nlohmann::json::parse(line);
+    metrics += j.contains("loss");
+    validations += j.contains("validation_perplexity");
+  }
+  EXPECT_EQ(metrics, 8);
+  EXPECT_EQ(validations, 2);
+  EXPECT_NE(read_file(folder_ / "run/samples.txt").find("=== step 8"), std::string::npos);
+  TrainConfig saved;
+  parse_toml(saved, read_file(folder_ / "run/config.toml"), "config.toml");
+  EXPECT_EQ(saved.model.d_model, 32);
+  int events = 0;
+  for (const auto& e : fs::directory_iterator(folder_ / "run"))
+    events += e.path().filename().string().starts_with("events.out.tfevents");
+  EXPECT_EQ(events, 1);
+  // The checkpoint alone rebuilds model and tokenizer.
+  const infer::LoadedModel loaded = infer::load_model(s.checkpoint);
+  EXPECT_EQ(loaded.model->config().mixer.form, "controllable");
+  EXPECT_EQ(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, true);
+}
+
+TEST_F(Training, RefusesAFolderThatHoldsARunAndAChangedConfiguration) {
+  const TrainConfig c = config("sc-mamba-strict");
+  train(c, folder_ / "run", false);
+  try {
+    train(c, folder_ / "run", false);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Exit::kUsage);
+  }
+  TrainConfig changed = c;
+  changed.optimizer.lr = 1;
+  try {
+    train(changed, folder_ / "run", true);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("optimizer.lr"), std::string::npos) << e.what();
+  }
+}
+
+TEST_F(Training, NonFiniteStepsChangeNothingAndEndTheRun) {
+  TrainConfig c = config("sc-mamba-literal");
+  c.model.mixer.d_state = 16;
+  c.model.mixer.coefficient_low = 1e30;  // overflows in the first solve
+  c.model.mixer.coefficient_high = 2e30;
+  c.max_nonfinite = 3;
+  c.steps = 100;
+  try {
+    train(c, folder_ / "run", false);
+    FAIL() << "an exploding run must stop";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Exit::kRetry);
+    EXPECT_NE(std::string(e.what()).find("backbone.layers.0.mixer"), std::string::npos) << e.what();
+  }
+  const models::LanguageModel fresh(models::LanguageModel(
+                                        [&] {
+                                          models::ModelConfig m = c.model;
+                                          m.vocab_size = data::load_tokenizer("bytes")->padded_vocab_size();
+                                          return m;
+                                        }(),
+                                        0)
+                                        .config(),
+                                    0);
+  const Checkpoint saved(find_checkpoint(folder_ / "run"));
+  NamedTensors found;
+  for (const auto& p : fresh.parameters()) found.emplace_back(p.name, at::empty_like(p.tensor.detach()));
+  load_tensors(saved.model(), found);
+  for (size_t i = 0; i < found.size(); ++i)
+    EXPECT_TRUE(at::equal(found[i].second, fresh.parameters()[i].tensor)) << found[i].first;
+}
+
+class Overfits : public Training, public testing::WithParamInterface<const char*> {};
+
+TEST_P(Overfits, ARepeatedTextBelowFiveHundredthsOfANat) {
+  TrainConfig c = config(GetParam());
+  const std::string line = "def f(x): return x * 2 + 1\n";
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += line;
+  c.data.store = store("repeated", {text});
+  c.data.validation_fraction = 0;
+  c.eval_every = 0;
+  c.steps = 120;
+  c.batch_size = 4;
+  c.length = 64;
+  c.optimizer.lr = 1e-2;
+  c.optimizer.weight_decay = 0;
+  c.save_every = 0;
+  const TrainSummary s = train(c, folder_ / "run", false);
+  EXPECT_EQ(s.skipped, 0);
+  EXPECT_LT(s.last_loss, 0.05);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, Overfits,
+                         testing::Values("mamba", "sc-mamba-published", "sc-mamba-strict", "sc-mamba-wide",
+                                         "sc-mamba-strict-schwarz", "so-mamba-published", "so-mamba-strict",
+                                         "so-mamba-strict-schwarz"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace smamba::train
