@@ -1,6 +1,8 @@
 // Forward: a row (b, t) of all channels at a time, rows over threads; its K input rows are in the first-level cache.
-// Backward: blocks of 64 channels over threads, so that each weight's gradient belongs to one task; a task walks
-// through all (b, t), keeps the K rows of d_x that are still open in a ring, and recomputes the pre-activation.
+// Backward: tasks of 256 channels times a segment of one sequence, bounded by the shape only. A task walks through its
+// time, keeps the K rows of d_x that are still open in a ring, and recomputes the pre-activation; the K - 1 outputs
+// after its segment, which its last inputs reach, it computes once more. Each segment leaves its share of the weights'
+// gradient; the shares are added in the order of the segments.
 #include "smamba/ops/cpu/conv1d.h"
 
 #include <cstring>
@@ -19,8 +21,8 @@ namespace smamba::ops::cpu {
 namespace HWY_NAMESPACE {
 
 constexpr int64_t kMaxWidth = 8;
-constexpr int64_t kConvBlock = 64;   // channels of a backward task
-constexpr int64_t kConvFlush = 128;  // steps after which the inner sums of the weight's gradient go to the outer ones
+constexpr int64_t kConvBlock =
+    256;  // channels of a backward task: 1 KiB of a row, so that the K rows of all arrays fit the first-level cache
 
 /// The input rows of taps 0 … K-1 for output (b, t), the last being x[t] itself; nullptr where the tap reads zero.
 template <class T>
@@ -67,79 +69,66 @@ void conv1d_rows(const Conv1dArgs& a, const float* weights, int64_t begin, int64
   }
 }
 
-/// The backward pass of channels [first, first + count), count <= kConvBlock.
+/// The backward pass of channels [first, first + kConvBlock) and inputs [begin, end) of sequence b.
 template <class T>
 class ConvBackward {
  public:
-  ConvBackward(const Conv1dArgs& a, const Conv1dGradients& g, int64_t first)
-      : a_(a), g_(g), first_(first), count_(std::min(kConvBlock, a.channels - first)) {
+  ConvBackward(const Conv1dArgs& a, const Conv1dGradients& g, int64_t first, int64_t b)
+      : a_(a), g_(g), first_(first), count_(std::min(kConvBlock, a.channels - first)), b_(b) {
     for (int64_t k = 0; k < a.width; ++k) {
       for (int64_t c = 0; c < count_; ++c) weights_[k][c] = a.weight[(first + c) * a.width + k];
     }
   }
 
-  void run() {
-    for (int64_t b = 0; b < a_.batch; ++b) {
-      for (int64_t t = 0; t < a_.length; ++t) {
-        step(b, t);
-        if (t >= a_.width - 1) finish_row(b, t - (a_.width - 1));
-        if (t % kConvFlush == kConvFlush - 1) flush();
-      }
-      flush();
-      for (int64_t t = std::max<int64_t>(0, a_.length - (a_.width - 1)); t < a_.length; ++t) finish_row(b, t);
+  /// sums: (K + 1, D), this segment's share of the gradients of the weights, tap by tap, and of the bias.
+  void run(int64_t begin, int64_t end, float* sums) {
+    const int64_t reach = a_.width - 1;
+    for (int64_t t = begin; t < std::min(end + reach, a_.length); ++t) {
+      if (t < end) std::memset(ring_[t % a_.width], 0, sizeof(ring_[0]));
+      step(t, begin, end);
+      if (t - reach >= begin) finish_row(t - reach);
     }
-    for (int64_t c = 0; c < count_; ++c) {
-      for (int64_t k = 0; k < a_.width; ++k) g_.d_weight[(first_ + c) * a_.width + k] = d_weight_[k][c];
-      if (g_.d_bias) g_.d_bias[first_ + c] = d_bias_[c];
-    }
+    for (int64_t t = std::max(begin, a_.length - reach); t < end; ++t) finish_row(t);
+    for (int64_t k = 0; k < a_.width; ++k) std::copy_n(d_weight_[k], count_, sums + k * a_.channels + first_);
+    std::copy_n(d_bias_, count_, sums + a_.width * a_.channels + first_);
   }
 
  private:
-  /// Adds the contributions of output (b, t) to the weights' gradient and to the open rows of d_x.
-  void step(int64_t b, int64_t t) {
-    const Taps<T> taps(a_, b, t);
+  /// Adds the contributions of output t to the weights' gradient, where t is the segment's own, and to its open rows of
+  /// d_x.
+  void step(int64_t t, int64_t begin, int64_t end) {
+    const Taps<T> taps(a_, b_, t);
     const T* d_out =
-        static_cast<const T*>(g_.d_out.data) + b * g_.d_out.batch_stride + t * g_.d_out.time_stride + first_;
-    std::memset(ring_[t % kMaxWidth], 0, sizeof(ring_[0]));
+        static_cast<const T*>(g_.d_out.data) + b_ * g_.d_out.batch_stride + t * g_.d_out.time_stride + first_;
+    const float* bias = a_.bias ? a_.bias + first_ : nullptr;
     for_each_vector(count_, [&](At at) {
       V gradient = at.load(d_out);
       if (a_.silu) {
-        const V pre =
-            convolve(taps, weights_[0], kConvBlock, a_.bias ? a_.bias + first_ : nullptr, a_.width, first_, at);
+        const V pre = convolve(taps, weights_[0], kConvBlock, bias, a_.width, first_, at);
         gradient = hn::Mul(gradient, SiluSlope(pre, Sigmoid(pre)));
       }
-      at.store(hn::Add(at.load(inner_bias_), gradient), inner_bias_);
+      if (t < end) at.store(hn::Add(at.load(d_bias_), gradient), d_bias_);
       for (int64_t k = 0; k < a_.width; ++k) {
         if (!taps.row[k]) continue;
-        at.store(hn::MulAdd(gradient, at.load(taps.row[k] + first_), at.load(inner_[k])), inner_[k]);
         const int64_t s = t - (a_.width - 1) + k;
-        if (s < 0) continue;
-        float* open = ring_[s % kMaxWidth];
+        if (t < end) at.store(hn::MulAdd(gradient, at.load(taps.row[k] + first_), at.load(d_weight_[k])), d_weight_[k]);
+        if (s < begin || s >= end) continue;
+        float* open = ring_[s % a_.width];
         at.store(hn::MulAdd(gradient, at.load(weights_[k]), at.load(open)), open);
       }
     });
   }
 
-  void finish_row(int64_t b, int64_t s) {
-    T* d_x = static_cast<T*>(g_.d_x.data) + b * g_.d_x.batch_stride + s * g_.d_x.time_stride + first_;
-    const float* open = ring_[s % kMaxWidth];
+  void finish_row(int64_t s) {
+    T* d_x = static_cast<T*>(g_.d_x.data) + b_ * g_.d_x.batch_stride + s * g_.d_x.time_stride + first_;
+    const float* open = ring_[s % a_.width];
     for_each_vector(count_, [&](At at) { at.store(at.load(open), d_x); });
-  }
-
-  void flush() {
-    for (int64_t k = 0; k < a_.width; ++k) {
-      for (int64_t c = 0; c < kConvBlock; ++c) d_weight_[k][c] += inner_[k][c];
-    }
-    for (int64_t c = 0; c < kConvBlock; ++c) d_bias_[c] += inner_bias_[c];
-    std::memset(inner_, 0, sizeof(inner_));
-    std::memset(inner_bias_, 0, sizeof(inner_bias_));
   }
 
   const Conv1dArgs& a_;
   const Conv1dGradients& g_;
-  const int64_t first_, count_;
+  const int64_t first_, count_, b_;
   float weights_[kMaxWidth][kConvBlock] = {}, ring_[kMaxWidth][kConvBlock] = {};
-  float inner_[kMaxWidth][kConvBlock] = {}, inner_bias_[kConvBlock] = {};
   float d_weight_[kMaxWidth][kConvBlock] = {}, d_bias_[kConvBlock] = {};
 };
 
@@ -147,9 +136,10 @@ void conv1d_range(const Conv1dArgs& a, const float* weights, int64_t begin, int6
   a.dtype == DType::kFloat32 ? conv1d_rows<float>(a, weights, begin, end)
                              : conv1d_rows<uint16_t>(a, weights, begin, end);
 }
-void conv1d_block_backward(const Conv1dArgs& a, const Conv1dGradients& g, int64_t block) {
-  a.dtype == DType::kFloat32 ? ConvBackward<float>(a, g, block * kConvBlock).run()
-                             : ConvBackward<uint16_t>(a, g, block * kConvBlock).run();
+void conv1d_task_backward(const Conv1dArgs& a, const Conv1dGradients& g, int64_t block, int64_t b, int64_t begin,
+                          int64_t end, float* sums) {
+  a.dtype == DType::kFloat32 ? ConvBackward<float>(a, g, block * kConvBlock, b).run(begin, end, sums)
+                             : ConvBackward<uint16_t>(a, g, block * kConvBlock, b).run(begin, end, sums);
 }
 int64_t conv1d_blocks(int64_t channels) { return (channels + kConvBlock - 1) / kConvBlock; }
 
@@ -160,7 +150,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace smamba::ops::cpu {
 HWY_EXPORT(conv1d_range);
-HWY_EXPORT(conv1d_block_backward);
+HWY_EXPORT(conv1d_task_backward);
 HWY_EXPORT(conv1d_blocks);
 
 void conv1d_forward(const Conv1dArgs& args) {
@@ -175,11 +165,29 @@ void conv1d_forward(const Conv1dArgs& args) {
 }
 
 void conv1d_backward(const Conv1dArgs& args, const Conv1dGradients& gradients) {
-  parallel_for(HWY_DYNAMIC_DISPATCH(conv1d_blocks)(args.channels), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      HWY_DYNAMIC_DISPATCH(conv1d_block_backward)(args, gradients, block);
+  // About 64 segments of at least 64 steps.
+  const int64_t step = std::max<int64_t>(64, (args.batch * args.length + 63) / 64);
+  const int64_t segments = (args.length + step - 1) / step, blocks = HWY_DYNAMIC_DISPATCH(conv1d_blocks)(args.channels);
+  const int64_t share = (args.width + 1) * args.channels;
+  std::vector<float> sums(args.batch * segments * share);
+  const int64_t grain = std::max<int64_t>(1, 8192 / (std::max<int64_t>(1, std::min(step, args.length)) * 256));
+  parallel_for(args.batch * segments * blocks, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t part = task / blocks, b = part / segments, t = part % segments * step;
+      HWY_DYNAMIC_DISPATCH(conv1d_task_backward)
+      (args, gradients, task % blocks, b, t, std::min(args.length, t + step), sums.data() + part * share);
     }
   });
+  std::vector<double> total(share);
+  for (int64_t part = 0; part < args.batch * segments; ++part) {
+    for (int64_t i = 0; i < share; ++i) total[i] += sums[part * share + i];
+  }
+  for (int64_t d = 0; d < args.channels; ++d) {
+    for (int64_t k = 0; k < args.width; ++k) {
+      gradients.d_weight[d * args.width + k] = static_cast<float>(total[k * args.channels + d]);
+    }
+    if (gradients.d_bias) gradients.d_bias[d] = static_cast<float>(total[args.width * args.channels + d]);
+  }
 }
 }  // namespace smamba::ops::cpu
 #endif
