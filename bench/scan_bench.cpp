@@ -26,12 +26,15 @@ struct Work {
   double forward_instructions, backward_instructions;
 };
 
+// Random numbers at a 64-byte boundary, as tensors have.
 struct Buffers {
-  explicit Buffers(int64_t n, float low, float high) : data(n) {
-    for (auto& x : data) x = low + (high - low) * static_cast<float>(std::rand()) / static_cast<float>(RAND_MAX);
+  explicit Buffers(int64_t n, float low, float high) : storage(n + 16) {
+    for (auto& x : storage) x = low + (high - low) * static_cast<float>(std::rand()) / static_cast<float>(RAND_MAX);
+    data = storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64 / sizeof(float);
   }
-  std::vector<float> data;
-  Sequence rows(int64_t length, int64_t width) { return {data.data(), length * width, width}; }
+  std::vector<float> storage;
+  float* data;
+  Sequence rows(int64_t length, int64_t width) { return {data, length * width, width}; }
 };
 
 double now(clockid_t clock) {
@@ -83,9 +86,8 @@ void measure(const Work& work, double hertz, int lanes) {
   x.transition = work.transition, x.discretization = work.discretization, x.shared_a = work.shared_a, x.softplus = true;
   x.u = u.rows(L, D), x.delta = delta.rows(L, D), x.z = z.rows(L, D), x.out = out.rows(L, D), x.c_sel = c.rows(L, S);
   if (work.selective_b) x.b_sel = b.rows(L, S);
-  if (!work.selective_b) x.b_fixed = b.data.data();
-  x.a = a.data.data(), x.skip = skip.data.data(), x.delta_bias = bias.data.data(),
-  x.final_state = final_state.data.data();
+  if (!work.selective_b) x.b_fixed = b.data;
+  x.a = a.data, x.skip = skip.data, x.delta_bias = bias.data, x.final_state = final_state.data;
   std::vector<float> checkpoints(cpu::scan_checkpoint_floats(x));
   x.checkpoints = checkpoints.data();
 
@@ -99,10 +101,9 @@ void measure(const Work& work, double hertz, int lanes) {
   Buffers d_a(D * S, 0, 0), d_skip(D, 0, 0), d_bias(D, 0, 0);
   ScanGradients g;
   g.d_out = d_out.rows(L, D), g.d_u = d_u.rows(L, D), g.d_delta = d_delta.rows(L, D), g.d_z = d_z.rows(L, D);
-  g.d_c_sel = d_c.rows(L, S), g.d_a = d_a.data.data(), g.d_skip = d_skip.data.data(),
-  g.d_delta_bias = d_bias.data.data();
+  g.d_c_sel = d_c.rows(L, S), g.d_a = d_a.data, g.d_skip = d_skip.data, g.d_delta_bias = d_bias.data;
   if (work.selective_b) g.d_b_sel = d_b.rows(L, S);
-  if (!work.selective_b) g.d_b_fixed = d_b.data.data();
+  if (!work.selective_b) g.d_b_fixed = d_b.data;
   std::printf("%-34s backward", "");
   const double backward = best_of(9, [&] { cpu::scan_backward(x, g); });
   std::printf("  %5.2f cycles per vector (%.2f instructions)\n", backward * hertz / updates,

@@ -90,7 +90,12 @@ inline void PrefetchWindow(const Sequence& s, const Window& w) {
   if (s.data == nullptr) return;
   const int64_t size = w.dtype == DType::kFloat32 ? 4 : 2;
   const char* data = static_cast<const char*>(s.data);
-  for (int64_t t = 0; t < w.steps; ++t) __builtin_prefetch(data + w.offset(s, t) * size, kWrite ? 1 : 0, 2);
+  const bool split = reinterpret_cast<uintptr_t>(data) % 64 + w.count * size > 64;  // rows may straddle two cache lines
+  for (int64_t t = 0; t < w.steps; ++t) {
+    const char* row = data + w.offset(s, t) * size;
+    __builtin_prefetch(row, kWrite ? 1 : 0, 2);
+    if (split) __builtin_prefetch(row + w.count * size - 1, kWrite ? 1 : 0, 2);
+  }
 }
 
 // A parameter (D) of one block, padded with zeros; `absent` where not given.

@@ -15,18 +15,11 @@ HWY_BEFORE_NAMESPACE();
 namespace smamba::ops::cpu::scan {
 namespace HWY_NAMESPACE {
 
-// What the adjoint of one step adds up for its time step (over states) ...
+// What the adjoint of one step adds up for its time step, over states.
 struct StepSums {
   V b;      // d/d(input), up to the discretisation's factor
   V delta;  // d/d(delta) through the transition
 };
-// ... and for its pole (over time).
-template <class X>
-struct Adjoint {
-  X d_state;  // gradient of the state before the step
-  X d_b;      // this step's gradient of b, before the sum over channels
-};
-
 template <class X, bool kBounded>
 HWY_INLINE X ExpPole(V delta, X pole_log2) {
   if constexpr (kCoordinates<X> == 1) {
@@ -88,14 +81,16 @@ struct EulerB {
     if constexpr (kSave) saved.factors[0] = phi;
     return ProductAdd(phi, h, Scaled(s.delta_input, b));
   }
-  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved,
-                                        StepSums& sums, X& d_pole) {
+  // The gradient of the state before; adds to those of the pole and of b (one lane per channel).
+  static HWY_INLINE X Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved, StepSums& sums,
+                               X& d_pole, X& d_b) {
     const X d_state = ConjProduct(saved.factors[0], g);
     const X q = ConjProduct(h, d_state);
     sums.b = DotAdd(b, g, sums.b);
     sums.delta = DotAdd(pole.value, q, sums.delta);
     d_pole = ScaledAdd(s.delta, q, d_pole);
-    return {d_state, Scaled(s.delta_input, g)};
+    d_b = ScaledAdd(s.delta_input, g, d_b);
+    return d_state;
   }
   static HWY_INLINE V InputGradient(const Step& s, const StepSums& sums) { return hn::Mul(s.delta, sums.b); }
   static HWY_INLINE V DeltaGradient(const Step& s, const StepSums& sums) {
@@ -144,8 +139,8 @@ struct Zoh {
     }
     return ProductAdd(e.em1, Sum(h, Drive(s, pole, b)), h);
   }
-  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved,
-                                        StepSums& sums, X& d_pole) {
+  static HWY_INLINE X Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved, StepSums& sums,
+                               X& d_pole, X& d_b) {
     X d_drive = ConjProduct(saved.factors[0], g);
     const X d_state = Sum(g, d_drive);
     const X w = Drive(s, pole, b);
@@ -155,7 +150,8 @@ struct Zoh {
     d_pole = ConjProductAdd(w, ConjProduct(saved.factors[1], g), d_pole);
     if constexpr (kDivide) d_drive = ConjProduct(pole.inverse, d_drive);
     sums.b = DotAdd(b, d_drive, sums.b);
-    return {d_state, Scaled(s.input, d_drive)};
+    d_b = ScaledAdd(s.input, d_drive, d_b);
+    return d_state;
   }
   static HWY_INLINE V InputGradient(const Step&, const StepSums& sums) { return sums.b; }
   static HWY_INLINE V DeltaGradient(const Step&, const StepSums& sums) { return sums.delta; }
@@ -188,14 +184,15 @@ struct Bilinear {
     if constexpr (kSave) saved.factors[0] = inverse2;
     return Difference(Product(inverse2, ScaledAdd(s.half_input, b, h)), h);
   }
-  static HWY_INLINE Adjoint<X> Backward(const Step& s, const Pole& pole, X b, X h, X h_after, X g, const Saved& saved,
-                                        StepSums& sums, X& d_pole) {
+  static HWY_INLINE X Backward(const Step& s, const Pole& pole, X b, X h, X h_after, X g, const Saved& saved,
+                               StepSums& sums, X& d_pole, X& d_b) {
     const X d_rhs = ConjProduct(saved.factors[0], g);
     const X q = ConjProduct(Sum(h, h_after), d_rhs);  // 2 d/dx, as h + h_after = 2 m
     sums.b = DotAdd(b, d_rhs, sums.b);
     sums.delta = DotAdd(pole.value, q, sums.delta);
     d_pole = ScaledAdd(hn::Mul(s.half, Const(0.5f)), q, d_pole);
-    return {Difference(d_rhs, g), Scaled(s.half_input, d_rhs)};
+    d_b = ScaledAdd(s.half_input, d_rhs, d_b);
+    return Difference(d_rhs, g);
   }
   static HWY_INLINE V InputGradient(const Step& s, const StepSums& sums) { return hn::Mul(s.half, sums.b); }
   static HWY_INLINE V DeltaGradient(const Step& s, const StepSums& sums) {

@@ -138,10 +138,11 @@ void BackwardTile(const Plan& plan, const Block& block, const BlockGradient& gra
         float *d_bj = d_bt + j * kStride * kLanes, *d_cj = d_ct + j * kStride * kLanes;
         StoreCoordinates(ScaledAdd(d_y, h_after, LoadCoordinates<X>(d_cj, kLanes)), d_cj, kLanes);
         g[j] = ScaledAdd(d_y, Broadcast<X>(ct + j * kStride), g[j]);
-        const Adjoint<X> adjoint =
-            Method::Backward(step, pole[j], Broadcast<X>(bt + j * kStride), h, h_after, g[j], saved, sums, d_pole[j]);
-        StoreCoordinates(Sum(LoadCoordinates<X>(d_bj, kLanes), adjoint.d_b), d_bj, kLanes);
-        g[j] = HWY_UNLIKELY(reset) ? ZeroOf<X>() : adjoint.d_state;
+        X d_bv = LoadCoordinates<X>(d_bj, kLanes);
+        g[j] = Method::Backward(step, pole[j], Broadcast<X>(bt + j * kStride), h, h_after, g[j], saved, sums, d_pole[j],
+                                d_bv);
+        StoreCoordinates(d_bv, d_bj, kLanes);
+        if (HWY_UNLIKELY(reset)) g[j] = ZeroOf<X>();
       }
       hn::Store(hn::Add(hn::Load(d, grad.d_input + at), Method::InputGradient(step, sums)), d, grad.d_input + at);
       hn::Store(hn::Add(hn::Load(d, grad.d_delta + at), Method::DeltaGradient(step, sums)), d, grad.d_delta + at);
