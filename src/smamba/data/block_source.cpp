@@ -19,6 +19,13 @@ void append_from(InputStream& in, std::string& bytes, size_t& got, size_t size =
   bytes.resize(at + got);
 }
 
+/// memchr beats std::count, which GCC's -O2 leaves a byte at a time.
+uint64_t count_lines(std::string_view bytes) {
+  uint64_t lines = 0;
+  for (size_t at = bytes.find('\n'); at != std::string_view::npos; at = bytes.find('\n', at + 1)) ++lines;
+  return lines;
+}
+
 void pad(std::string& bytes) { bytes.reserve(bytes.size() + simdjson::SIMDJSON_PADDING); }
 
 /// A whole compressed or piped text as one document.
@@ -109,7 +116,7 @@ class RecordBlocks final : public BlockSource {
     out.bytes.resize(end);
     pad(out.bytes);
     at_.offset += end + dropped_;
-    at_.line += static_cast<uint64_t>(std::count(out.bytes.begin(), out.bytes.end(), '\n')) + out.oversized;
+    at_.line += count_lines(out.bytes) + out.oversized;
     dropped_ = 0;
     const bool any = end > 0 || out.oversized > 0;
     if (!any && unit_.named && at_.offset == 0)
@@ -188,8 +195,7 @@ class RecordBlocks final : public BlockSource {
   }
 
   uint64_t line_of(const Block& out, size_t offset) const {
-    return at_.line + out.oversized + 1 +
-           static_cast<uint64_t>(std::count(out.bytes.begin(), out.bytes.begin() + static_cast<int64_t>(offset), '\n'));
+    return at_.line + out.oversized + 1 + count_lines(std::string_view(out.bytes).substr(0, offset));
   }
 
   void read_header() {
@@ -215,7 +221,7 @@ class RecordBlocks final : public BlockSource {
     column_ = static_cast<size_t>(found - names.begin());
     columns_ = names.size();
     at_.offset = end;
-    at_.line = static_cast<uint64_t>(std::count(rest_.begin(), rest_.begin() + static_cast<int64_t>(end), '\n'));
+    at_.line = count_lines(std::string_view(rest_).substr(0, end));
     rest_.erase(0, end);
   }
 

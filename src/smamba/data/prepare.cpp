@@ -147,6 +147,9 @@ class Preparation {
       count_store(position);
     }
     for (const InputUnit& u : units_) counts_.input_total += u.size;
+    // What the helper process sends is not in proportion to its file, and a pipe has no size.
+    const auto unknown = [](const InputUnit& u) { return u.format == InputFormat::kColumnar || u.path == "-"; };
+    if (std::any_of(units_.begin(), units_.end(), unknown)) counts_.input_total = 0;
     started_bytes_ = counts_.input_bytes;
     TokenStoreWriter writer(options_.output, options_.tokenizer, position);
     if (!journal) std::filesystem::remove(TokenStoreWriter::work_folder(options_.output) / "progress.json");

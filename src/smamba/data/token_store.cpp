@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "smamba/core/error.h"
 
@@ -166,7 +167,7 @@ void TokenStore::read(uint64_t begin, std::span<int32_t> out) const {
 template <class Token>
 void TokenStore::verify_tokens() const {
   const std::string_view bytes = file_.text();
-  std::vector<int32_t> block(kCheckBlock / sizeof(Token));
+  std::vector<int32_t> block(std::min<uint64_t>(kCheckBlock / sizeof(Token), header_.tokens));
   uLong crc = 0;
   for (uint64_t at = 0; at < header_.tokens; at += block.size()) {
     const uint64_t n = std::min<uint64_t>(block.size(), header_.tokens - at);
