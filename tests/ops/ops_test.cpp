@@ -2,6 +2,7 @@
 #include "smamba/ops/ops.h"
 
 #include "ops/gradcheck.h"
+#include "smamba/ops/autograd/matmul.h"
 #include "smamba/ops/check.h"
 
 namespace smamba::ops {
@@ -213,6 +214,25 @@ TEST(Linear, EqualsReference) {
       compare(fast, definition, {windowed(inputs[0]), windowed(inputs[1]), inputs[2]}, "windows");
     }
   }
+}
+
+// Large enough that the products go through oneDNN's convolutions where that library is chosen.
+TEST(Linear, EqualsReferenceInEachLibrary) {
+  const auto before = matmul_library();
+  for (const auto library : {MatmulLibrary::kBlas, MatmulLibrary::kOneDnn}) {
+    set_matmul_library(library);
+    Source random(66);
+    const Tensors inputs{random.normal({3, 50, 160}, at::kFloat), random.normal({200, 160}, at::kFloat) / 16,
+                         random.normal({200}, at::kFloat)};
+    const std::string name = library == MatmulLibrary::kBlas ? "BLAS" : "oneDNN";
+    compare([](const Tensors& x) { return Tensors{ops::linear(x[0], x[1], x[2])}; },
+            [](const Tensors& x) { return Tensors{reference::linear(x[0], x[1], x[2])}; }, inputs, name);
+    const at::Tensor targets = random.integers({150}, -1, 199, at::kLong);
+    compare([&](const Tensors& x) { return Tensors{linear_cross_entropy(x[0], x[1], targets).first}; },
+            [&](const Tensors& x) { return Tensors{reference::linear_cross_entropy(x[0], x[1], targets).first}; },
+            {inputs[0].view({150, 160}), inputs[1]}, name + " cross-entropy");
+  }
+  set_matmul_library(before);
 }
 
 TEST(LinearCrossEntropy, EqualsReferenceOverChunks) {

@@ -8,9 +8,9 @@ namespace smamba::ops {
 namespace {
 at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias) {
   const auto type = x.scalar_type();
-  const at::Tensor left = operand(x, type), right = operand(weight, type).t();
-  const at::Tensor y = bias ? at::addmm(bias->to(left.scalar_type()), left, right) : at::mm(left, right);
-  return y.to(type);
+  const at::Tensor left = operand(x, type), right = operand(weight, type);
+  const OptionalTensor offset = bias ? OptionalTensor(bias->to(left.scalar_type())) : std::nullopt;
+  return product_nt(left, right, offset).to(type);
 }
 
 class Linear : public torch::autograd::Function<Linear> {
@@ -33,9 +33,9 @@ class Linear : public torch::autograd::Function<Linear> {
     const auto type = x.scalar_type();
     const at::Tensor d_y = operand(outputs[0], type);
     at::Tensor d_x, d_weight, d_bias;
-    if (ctx->saved_data["x"].toBool()) d_x = at::mm(d_y, operand(weight, type)).to(type);
+    if (ctx->saved_data["x"].toBool()) d_x = product_nn(d_y, operand(weight, type)).to(type);
     if (ctx->saved_data["weight"].toBool()) {
-      d_weight = product_float(d_y.t(), operand(x, type)).to(weight.scalar_type());
+      d_weight = product_tn(d_y, operand(x, type)).to(weight.scalar_type());
     }
     if (ctx->saved_data["bias"].toBool()) {
       d_bias = at::sum(d_y, {0}, false, static_cast<at::ScalarType>(ctx->saved_data["bias_type"].toInt()));

@@ -36,25 +36,15 @@ Result chunked(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t count = std::min(step, rows - begin);
     const at::Tensor left = operand(hidden.narrow(0, begin, count), type);  // (count, M)
-    at::Tensor logits = buffer.narrow(0, 0, count);
-    left.scalar_type() == at::kFloat ? at::mm_out(logits, left, right.t())
-                                     : logits.copy_(product_float(left, right.t()));
+    at::Tensor logits = product_nt_into(buffer.narrow(0, 0, count), left, right);
     CrossEntropyArgs args{count,   vocabulary, logits.data_ptr<float>(), targets.data_ptr<int64_t>() + begin,
                           nullptr, gradients,  static_cast<float>(scale)};
     args.nll = result.nll.data_ptr<float>() + begin;
     device_kernels(hidden.device()).cross_entropy(args);
     if (!gradients) continue;
     const at::Tensor d_logits = operand(logits, left.scalar_type());
-    result.d_hidden.narrow(0, begin, count).copy_(at::mm(d_logits, right));
-    const bool accumulate_inside = left.scalar_type() == at::kFloat;
-    if (begin == 0 && accumulate_inside) {
-      at::mm_out(result.d_weight, d_logits.t(), left);
-    } else if (accumulate_inside) {
-      result.d_weight.addmm_(d_logits.t(), left);
-    } else {
-      const at::Tensor share = product_float(d_logits.t(), left);
-      begin == 0 ? result.d_weight.copy_(share) : result.d_weight.add_(share);
-    }
+    result.d_hidden.narrow(0, begin, count).copy_(product_nn(d_logits, right));
+    add_product_tn(result.d_weight, d_logits, left, begin > 0);
   }
   return result;
 }

@@ -1,23 +1,67 @@
 #include "smamba/ops/autograd/matmul.h"
 
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <string_view>
+
+#include "smamba/core/error.h"
 #include "smamba/ops/cpu/convert.h"
 
 namespace smamba::ops {
 
 namespace {
-bool cpu_has_bfloat16() {
 #if defined(__x86_64__)
-  static const bool value = __builtin_cpu_supports("avx512bf16");
-  return value;
+bool cpu_has_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+bool blas_leaves_avx512_idle() { return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f"); }
 #else
-  return false;
+bool cpu_has_bfloat16() { return false; }
+bool blas_leaves_avx512_idle() { return false; }
 #endif
+
+MatmulLibrary choose_library() {
+  const char* value = std::getenv("SMAMBA_MATMUL");
+  const std::string_view name = value ? value : "";
+  if (name == "blas") return MatmulLibrary::kBlas;
+  if (name == "onednn") return MatmulLibrary::kOneDnn;
+  require(name.empty(), "SMAMBA_MATMUL: expected 'blas' or 'onednn', found '{}'", name);
+  return blas_leaves_avx512_idle() ? MatmulLibrary::kOneDnn : MatmulLibrary::kBlas;
+}
+
+std::atomic<MatmulLibrary>& current_library() {
+  static std::atomic<MatmulLibrary> value{choose_library()};
+  return value;
 }
 
 at::Tensor rounded_to_bfloat16(const at::Tensor& x) {
   const at::Tensor dense = x.contiguous(), out = at::empty(x.sizes(), x.options());
   cpu::round_to_bfloat16(dense.data_ptr<float>(), out.data_ptr<float>(), dense.numel());
   return out;
+}
+
+/// Below about 4 million multiplications the set-up of a convolution costs more than it saves.
+bool through_onednn(const at::Tensor& x, int64_t rows, int64_t inner, int64_t columns) {
+  return x.is_cpu() && x.scalar_type() == at::kFloat && rows >= 16 && rows * inner * columns >= (int64_t{1} << 22) &&
+         matmul_library() == MatmulLibrary::kOneDnn;
+}
+
+// Rows (R, C) as the channels-last image (1, C, 1, R), and back: the same memory.
+at::Tensor image(const at::Tensor& rows) {
+  return rows.contiguous().view({1, 1, rows.size(0), rows.size(1)}).permute({0, 3, 1, 2});
+}
+at::Tensor rows_of(const at::Tensor& picture) {
+  return picture.permute({0, 2, 3, 1}).reshape({picture.size(3), picture.size(1)});
+}
+at::Tensor filter(const at::Tensor& weight) { return weight.contiguous().view({weight.size(0), weight.size(1), 1, 1}); }
+
+/// Gradients of the 1x1 convolution by its input or by its filter.
+at::Tensor convolution_gradient(const at::Tensor& d_out, const at::Tensor& input, const at::Tensor& weights,
+                                int which) {
+  const auto gradients =
+      at::convolution_backward(d_out, input, weights, at::OptionalIntArrayRef(), /*stride=*/{1, 1}, /*padding=*/{0, 0},
+                               /*dilation=*/{1, 1}, /*transposed=*/false, /*output_padding=*/{0, 0}, /*groups=*/1,
+                               std::array<bool, 3>{which == 0, which == 1, false});
+  return which == 0 ? std::get<0>(gradients) : std::get<1>(gradients);
 }
 }  // namespace
 
@@ -31,9 +75,52 @@ at::Tensor operand(const at::Tensor& x, at::ScalarType type) {
   return x.to(type).to(computed);
 }
 
-at::Tensor product_float(const at::Tensor& a, const at::Tensor& b) {
-  if (a.scalar_type() != at::kBFloat16) return at::mm(a, b);
-  return a.is_cuda() ? at::mm(a, b, at::kFloat) : at::mm(a, b).to(at::kFloat);
+MatmulLibrary matmul_library() { return current_library().load(std::memory_order_relaxed); }
+void set_matmul_library(MatmulLibrary library) { current_library().store(library, std::memory_order_relaxed); }
+
+at::Tensor product_nt(const at::Tensor& left, const at::Tensor& right, const std::optional<at::Tensor>& bias) {
+  if (through_onednn(left, left.size(0), left.size(1), right.size(0))) {
+    return rows_of(at::convolution(image(left), filter(right), bias, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1));
+  }
+  return bias ? at::addmm(*bias, left, right.t()) : at::mm(left, right.t());
+}
+
+at::Tensor product_nn(const at::Tensor& left, const at::Tensor& right) {
+  if (through_onednn(left, left.size(0), left.size(1), right.size(1))) {
+    const at::Tensor shape = at::empty({left.size(0), right.size(1)}, left.options());  // only its shape is used
+    return rows_of(convolution_gradient(image(left), image(shape), filter(right), 0));
+  }
+  return at::mm(left, right);
+}
+
+at::Tensor product_tn(const at::Tensor& left, const at::Tensor& right) {
+  const int64_t out = left.size(1), in = right.size(1);
+  if (through_onednn(left, left.size(0), out, in)) {
+    const at::Tensor shape = at::empty({out, in}, left.options());  // only its shape is used
+    return convolution_gradient(image(left), image(right), filter(shape), 1).reshape({out, in});
+  }
+  if (left.scalar_type() != at::kBFloat16) return at::mm(left.t(), right);
+  return left.is_cuda() ? at::mm(left.t(), right, at::kFloat) : at::mm(left.t(), right).to(at::kFloat);
+}
+
+at::Tensor product_nt_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right) {
+  if (through_onednn(left, left.size(0), left.size(1), right.size(0))) return out.copy_(product_nt(left, right));
+  if (left.scalar_type() == at::kFloat) return at::mm_out(out, left, right.t());
+  return out.copy_(left.is_cuda() ? at::mm(left, right.t(), at::kFloat) : at::mm(left, right.t()));
+}
+
+void add_product_tn(at::Tensor& sum, const at::Tensor& left, const at::Tensor& right, bool accumulate) {
+  const bool inside =
+      left.scalar_type() == at::kFloat && !through_onednn(left, left.size(0), left.size(1), right.size(1));
+  if (inside && accumulate) {
+    sum.addmm_(left.t(), right);
+  } else if (inside) {
+    at::mm_out(sum, left.t(), right);
+  } else if (accumulate) {
+    sum.add_(product_tn(left, right));
+  } else {
+    sum.copy_(product_tn(left, right));
+  }
 }
 
 }  // namespace smamba::ops

@@ -1,5 +1,7 @@
 // Matrix products of the operators: which dtype and which library computes them.
 #pragma once
+#include <optional>
+
 #include "smamba/core/tensor.h"
 
 namespace smamba::ops {
@@ -13,8 +15,24 @@ at::ScalarType product_type(at::ScalarType type, at::Device device);
 /// widened if that differs. No copy where nothing changes.
 at::Tensor operand(const at::Tensor& x, at::ScalarType type);
 
-/// a · b, in float32 for bfloat16 operands (float64 for float64). On a CPU with native bfloat16 the sum is rounded to
-/// bfloat16 once.
-at::Tensor product_float(const at::Tensor& a, const at::Tensor& b);
+/// Which library computes large float32 products on a CPU. kBlas: libtorch's BLAS (MKL). kOneDnn: oneDNN, through 1x1
+/// convolutions over channels-last images, the only door to it that libtorch leaves open for float32; twice as fast on
+/// AMD processors with AVX-512, where MKL does not use it.
+enum class MatmulLibrary { kBlas, kOneDnn };
+/// By processor, never by timing: a resumed run must compute the same bits. SMAMBA_MATMUL=blas or onednn overrides it.
+MatmulLibrary matmul_library();
+void set_matmul_library(MatmulLibrary library);
+
+/// left (R, K) · right (N, K)ᵀ (+ bias (N)) -> (R, N). All in one dtype, as operand() gives.
+at::Tensor product_nt(const at::Tensor& left, const at::Tensor& right, const std::optional<at::Tensor>& bias = {});
+/// left · rightᵀ as float32 into `out` (R, N) float32, contiguous, which it returns.
+at::Tensor product_nt_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right);
+/// left (R, N) · right (N, K) -> (R, K).
+at::Tensor product_nn(const at::Tensor& left, const at::Tensor& right);
+/// left (R, N)ᵀ · right (R, K) -> (N, K), in float32 for bfloat16 operands: a weight's gradient. On a CPU with native
+/// bfloat16 the sum is rounded to bfloat16 once.
+at::Tensor product_tn(const at::Tensor& left, const at::Tensor& right);
+/// sum (N, K) float32 = leftᵀ · right, or += where `accumulate`.
+void add_product_tn(at::Tensor& sum, const at::Tensor& left, const at::Tensor& right, bool accumulate);
 
 }  // namespace smamba::ops
