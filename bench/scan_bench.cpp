@@ -16,14 +16,15 @@ namespace {
 using namespace smamba;
 using namespace smamba::ops;
 
-// Vector instructions per lane vector of (channel, state, step) updates, counted from scan_modal-inl.h.
+// Floors: cycles per vector of (channel, state, step) updates on a core with two multiply and two other vector pipes,
+// derived in docs/performance.md.
 struct Work {
   const char* name;
   Transition transition;
   Discretization discretization;
   bool shared_a, selective_b;
   int64_t state;
-  double forward_instructions, backward_instructions;
+  double forward_floor, backward_floor;
 };
 
 // Random numbers at a 64-byte boundary, as tensors have.
@@ -72,6 +73,10 @@ double clock_rate() {
   return 4e6 / best;
 }
 
+void report(double cycles, double floor) {
+  std::printf(", %5.2f cycles per vector = %.2f x the floor of %.1f\n", cycles, cycles / floor, floor);
+}
+
 void measure(const Work& work, double hertz, int lanes) {
   const int64_t B = 2, L = 512, D = 1024, S = work.state;
   std::srand(1);
@@ -94,7 +99,7 @@ void measure(const Work& work, double hertz, int lanes) {
   const double updates = static_cast<double>(B * L * D * S) / lanes;
   std::printf("%-34s forward ", work.name);
   const double forward = best_of(15, [&] { cpu::scan_forward(x); });
-  std::printf("  %5.2f cycles per vector (%.2f instructions)\n", forward * hertz / updates, work.forward_instructions);
+  report(forward * hertz / updates, work.forward_floor);
 
   Buffers d_out(B * L * D, -1, 1), d_u(B * L * D, 0, 0), d_delta(B * L * D, 0, 0), d_z(B * L * D, 0, 0),
       d_b(B * L * S, 0, 0), d_c(B * L * S, 0, 0);
@@ -106,8 +111,7 @@ void measure(const Work& work, double hertz, int lanes) {
   if (!work.selective_b) g.d_b_fixed = d_b.data;
   std::printf("%-34s backward", "");
   const double backward = best_of(9, [&] { cpu::scan_backward(x, g); });
-  std::printf("  %5.2f cycles per vector (%.2f instructions)\n", backward * hertz / updates,
-              work.backward_instructions);
+  report(backward * hertz / updates, work.backward_floor);
 }
 
 }  // namespace
@@ -118,10 +122,10 @@ int main(int argc, char** argv) {
   const int lanes = __builtin_cpu_supports("avx512f") ? 16 : __builtin_cpu_supports("avx2") ? 8 : 1;
   std::printf("B 2, L 512, D 1024, float32, z, softplus, bias, skip; %d threads, %.2f GHz, %d lanes\n", num_threads(),
               hertz / 1e9, lanes);
-  measure({"mamba (euler_b, A (D,S), B, C)", Transition::kModal, Discretization::kEulerB, false, true, 16, 14, 23},
+  measure({"mamba (euler_b, A (D,S), B, C)", Transition::kModal, Discretization::kEulerB, false, true, 16, 5.8, 10.7},
           hertz, lanes);
-  measure({"sc strict (zoh, A (S), b, C)", Transition::kModal, Discretization::kZoh, true, false, 16, 17, 36}, hertz,
+  measure({"sc strict (zoh, A (S), b, C)", Transition::kModal, Discretization::kZoh, true, false, 16, 6.8, 16.2}, hertz,
           lanes);
-  measure({"bilinear (A (S), b, C)", Transition::kModal, Discretization::kBilinear, true, false, 16, 7, 17}, hertz,
+  measure({"bilinear (A (S), b, C)", Transition::kModal, Discretization::kBilinear, true, false, 16, 6.3, 8.2}, hertz,
           lanes);
 }

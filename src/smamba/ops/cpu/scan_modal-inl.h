@@ -137,7 +137,9 @@ struct Zoh {
       saved.factors[0] = e.em1;
       saved.factors[1] = ScaledSub(s.delta, e.em1, Product(e.tail, pole.inverse));
     }
-    return ProductAdd(e.em1, Sum(h, Drive(s, pole, b)), h);
+    // h + w with w = b input: in one product where b comes divided by the pole.
+    const X sum = kDivide ? Sum(h, Drive(s, pole, b)) : ScaledAdd(s.input, b, h);
+    return ProductAdd(e.em1, sum, h);
   }
   static HWY_INLINE X Backward(const Step& s, const Pole& pole, X b, X h, X, X g, const Saved& saved, StepSums& sums,
                                X& d_pole, X& d_b) {
