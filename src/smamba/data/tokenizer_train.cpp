@@ -11,7 +11,8 @@
 
 namespace smamba::data {
 
-BpeTrainer::BpeTrainer(BpeTrainOptions options) : options_(std::move(options)) {
+BpeTrainer::BpeTrainer(BpeTrainOptions options)
+    : options_(std::move(options)), counts_(static_cast<size_t>(num_threads())) {
   const auto fixed = static_cast<int64_t>(options_.special.size()) + 256;
   require(options_.vocab_size >= fixed && options_.vocab_size < (int64_t{1} << 31),
           "tokenizer train: expected a vocabulary size in [{}, 2^31) ({} special tokens and 256 bytes), found {}",
@@ -25,12 +26,19 @@ BpeTrainer::BpeTrainer(BpeTrainOptions options) : options_(std::move(options)) {
 
 BpeTrainer::~BpeTrainer() = default;
 
+void BpeTrainer::add_in_lane(size_t lane, std::string_view text) {
+  WordCounts& counts = counts_[lane];
+  std::string normal;
+  if (options_.nfc && may_need_nfc(text)) text = normal = nfc(text);
+  pretokenize(text, options_.steps, [&](const uint8_t* p, size_t n) {
+    counts.add({reinterpret_cast<const char*>(p), n});
+  });
+}
+
 void BpeTrainer::add(std::span<const std::string_view> documents) {
-  const auto lanes = static_cast<size_t>(num_threads());
-  if (counts_.size() < lanes) counts_.resize(lanes);
-  // Lane by bytes, so that a few long documents among short ones still spread; counts add up the same in any lane.
-  std::vector<std::vector<std::string_view>> share(lanes);
-  std::vector<size_t> load(lanes);
+  // Long documents are cut, and each lane takes about as many bytes; counts add up the same in any lane.
+  std::vector<std::vector<std::string_view>> share(lanes());
+  std::vector<size_t> load(lanes());
   for (const std::string_view document : documents)
     for (size_t begin = 0; begin < document.size();) {
       const size_t end = safe_cut(document, begin + (size_t{1} << 20), options_.steps);
@@ -39,22 +47,9 @@ void BpeTrainer::add(std::span<const std::string_view> documents) {
       load[lane] += end - begin;
       begin = end;
     }
-  parallel_tasks(static_cast<int64_t>(lanes), [&](int64_t lane) {
-    WordCounts& counts = counts_[static_cast<size_t>(lane)];
-    for (std::string_view text : share[static_cast<size_t>(lane)]) {
-      std::string normal;
-      if (options_.nfc && may_need_nfc(text)) text = normal = nfc(text);
-      pretokenize(text, options_.steps, [&](const uint8_t* p, size_t n) {
-        counts.add({reinterpret_cast<const char*>(p), n});
-      });
-    }
+  parallel_tasks(static_cast<int64_t>(lanes()), [&](int64_t lane) {
+    for (const std::string_view text : share[static_cast<size_t>(lane)]) add_in_lane(static_cast<size_t>(lane), text);
   });
-}
-
-size_t BpeTrainer::distinct_words() const {
-  WordCounts all;
-  for (const WordCounts& counts : counts_) all.merge(counts);
-  return all.size();
 }
 
 BpeDefinition BpeTrainer::train(const std::function<void(int64_t)>& progress) {

@@ -36,14 +36,16 @@ class BpeTrainer {
 
   /// Counts the words of these documents with all threads. Words never span documents.
   void add(std::span<const std::string_view> documents);
-  size_t distinct_words() const;
+  /// Counts one document in a lane of [0, lanes()); different threads may do so at once in different lanes.
+  void add_in_lane(size_t lane, std::string_view document);
+  size_t lanes() const { return counts_.size(); }
   /// May give fewer tokens than asked for, when no pair is left to merge. `progress`, when set, is called with the
   /// number of tokens so far from time to time. Takes the counts: call once.
   BpeDefinition train(const std::function<void(int64_t tokens)>& progress = {});
 
  private:
   BpeTrainOptions options_;
-  std::vector<WordCounts> counts_;  // one a thread
+  std::vector<WordCounts> counts_;  // one a lane; num_threads() lanes at construction
 };
 
 }  // namespace smamba::data
