@@ -21,6 +21,10 @@ Sampler::Sampler(const SamplingOptions& options, uint64_t sample)
   options_.check();
 }
 
+bool Sampler::before(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
 int32_t argmax(std::span<const float> logits) {
   size_t best = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
@@ -39,31 +43,31 @@ void Sampler::keep_candidates(std::span<const float> logits) {
     if (logits[i] != -std::numeric_limits<float>::infinity())
       candidates_.push_back({logits[i], static_cast<int32_t>(i)});
   }
-  const auto before = [](const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-  };
   const auto k = static_cast<size_t>(options_.top_k);
   if (k > 0 && k < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(k), candidates_.end(), before);
+    const auto end = candidates_.begin() + static_cast<ptrdiff_t>(k);
+    std::nth_element(candidates_.begin(), end, candidates_.end(), before);
+    std::sort(candidates_.begin(), end, before);
     candidates_.resize(k);
   }
   const auto weight = [&](const Candidate& c) {
     return std::exp((static_cast<double>(c.logit) - maximum) / options_.temperature);
   };
-  double total = 0;
-  for (const Candidate& c : candidates_) total += weight(c);
+  weights_.clear();
+  for (const Candidate& c : candidates_) weights_.push_back(weight(c));
+  if (options_.top_p >= 1) return;
 
-  // Most probable first, sorting only as far as top-p reaches.
-  size_t sorted = 0;
-  const auto sort_to = [&](size_t count) {
-    const auto begin = candidates_.begin() + static_cast<ptrdiff_t>(sorted);
-    sorted = std::min(count, candidates_.size());
-    std::partial_sort(begin, candidates_.begin() + static_cast<ptrdiff_t>(sorted), candidates_.end(), before);
-  };
+  // The most probable first, sorted only as far as top-p reaches.
+  const double enough = options_.top_p * std::accumulate(weights_.begin(), weights_.end(), 0.0);
   weights_.clear();
   double sum = 0;
-  for (size_t i = 0; i < candidates_.size() && (options_.top_p >= 1 || i == 0 || sum < options_.top_p * total); ++i) {
-    if (i == sorted) sort_to(options_.top_p >= 1 ? candidates_.size() : std::max<size_t>(64, 4 * sorted));
+  size_t sorted = 0;
+  for (size_t i = 0; i < candidates_.size() && (i == 0 || sum < enough); ++i) {
+    if (i == sorted) {
+      const auto begin = candidates_.begin() + static_cast<ptrdiff_t>(sorted);
+      sorted = std::min(std::max<size_t>(64, 4 * sorted), candidates_.size());
+      std::partial_sort(begin, candidates_.begin() + static_cast<ptrdiff_t>(sorted), candidates_.end(), before);
+    }
     weights_.push_back(weight(candidates_[i]));
     sum += weights_.back();
   }
@@ -87,6 +91,7 @@ std::vector<std::pair<int32_t, double>> Sampler::distribution(std::span<const fl
   const double total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
   std::vector<std::pair<int32_t, double>> out;
   for (size_t i = 0; i < weights_.size(); ++i) out.emplace_back(candidates_[i].id, weights_[i] / total);
+  std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   return out;
 }
 

@@ -39,6 +39,7 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  static bool before(const Candidate& a, const Candidate& b);  // larger logits first, then lower ids
   void keep_candidates(std::span<const float> logits);
 
   SamplingOptions options_;
