@@ -28,7 +28,7 @@ Spectrum initial_spectrum(const MixerConfig& c) {
   return control::make_spectrum(c.spectrum, static_cast<int>(c.d_state), c.spectrum_min, c.spectrum_max);
 }
 
-LayerSystem system_of(const Spectrum& s) { return {s, control::coefficients(s)}; }
+LayerSystem system_of(const Spectrum& s) { return {s, control::finite_coefficients(s).value_or(std::vector<double>())}; }
 
 // ---- Mamba: one diagonal per channel
 // -----------------------------------------------------------------------------------------------------

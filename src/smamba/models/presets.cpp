@@ -127,7 +127,7 @@ const std::vector<PresetInfo>& size_list() {
 ModelConfig make_preset(const std::string& preset, const std::string& size) {
   // The short names mean the form whose parameters the paper counts.
   const std::string full = preset == "sc-mamba" || preset == "so-mamba" ? preset + "-published" : preset;
-  const Size& s = find(sizes(), "size", size);
+  const Size s = find(sizes(), "size", size);
   ModelConfig c;
   c.mixer = find(presets(), "preset", full).mixer;
   c.d_model = s.d_model;

@@ -60,7 +60,7 @@ struct Conv {
     else if (tap && t < 0 && a.initial.data != nullptr && t + a.width - 1 >= 0)
       v = load4(at<T>(a.initial, batch, t + a.width - 1, channel), n, p.aligned);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) x[i] = to_float(v.v[i]);
+    for (int i = 0; i < 4; ++i) x[i] = v.get(i);
   }
 
   /// The window as it is before step t, and how many steps ago the last reset was (K: none that matters).
@@ -137,7 +137,7 @@ struct Conv {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float s = sigmoid(pre[i]);
-        d[i] = to_float(d_out.v[i]) * (a.silu ? s * fmaf(pre[i], 1.f - s, 1.f) : 1.f);
+        d[i] = d_out.get(i) * (a.silu ? s * fmaf(pre[i], 1.f - s, 1.f) : 1.f);
         if (t < last) {
           d_bias[i] += d[i];
 #pragma unroll

@@ -38,9 +38,6 @@ inline int multiprocessors() {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-template <class T>
-using Pair = std::conditional_t<sizeof(T) == 2, __nv_bfloat162, float2>;
-
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 template <class T>
@@ -54,51 +51,66 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-/// Four elements as they lie in memory: 16 bytes of float32 or 8 of bfloat16.
+/// Four elements as they lie in memory, 16 bytes of float32 or 8 of bfloat16, kept as the words that a load brings:
+/// nothing unpacks them, and so waits for the load, before get().
 template <class T>
-struct alignas(4 * sizeof(T)) Vec4 {
-  T v[4];
+struct Vec4;
+template <>
+struct Vec4<float> {
+  float4 raw;
+  __device__ float get(int i) const { return i == 0 ? raw.x : i == 1 ? raw.y : i == 2 ? raw.z : raw.w; }
+  __device__ void set(int i, float x) { (i == 0 ? raw.x : i == 1 ? raw.y : i == 2 ? raw.z : raw.w) = x; }
+};
+template <>
+struct Vec4<__nv_bfloat16> {
+  uint2 raw;
+  __device__ float get(int i) const {
+    const uint32_t word = i < 2 ? raw.x : raw.y;
+    return __uint_as_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+  }
+  __device__ void set(int i, __nv_bfloat16 x) {
+    uint32_t& word = i < 2 ? raw.x : raw.y;
+    const uint32_t bits = __bfloat16_as_ushort(x);
+    word = i % 2 == 0 ? (word & 0xffff0000u) | bits : (word & 0xffffu) | bits << 16;
+  }
 };
 
 template <class T>
 __device__ inline Vec4<T> zero4() {
   Vec4<T> r;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) r.v[i] = from_float<T>(0.f);
+  r.raw = {};
   return r;
 }
 
 /// The first `n` (0…4) elements from p, zeros after them. `aligned`: p is aligned to the vector.
 template <class T>
 __device__ inline Vec4<T> load4(const T* p, int n, bool aligned) {
-  if (aligned && n >= 4) {
-    if constexpr (sizeof(T) == 2) {
-      const uint2 raw = __ldg(reinterpret_cast<const uint2*>(p));
-      return *reinterpret_cast<const Vec4<T>*>(&raw);
-    } else {
-      const float4 raw = __ldg(reinterpret_cast<const float4*>(p));
-      return *reinterpret_cast<const Vec4<T>*>(&raw);
-    }
-  }
   Vec4<T> r = zero4<T>();
+  if (aligned && n >= 4) {
+    r.raw = __ldg(reinterpret_cast<const decltype(r.raw)*>(p));
+    return r;
+  }
 #pragma unroll
   for (int i = 0; i < 4; ++i)
-    if (i < n) r.v[i] = p[i];
+    if (i < n) r.set(i, p[i]);
   return r;
 }
 
 template <class T>
 __device__ inline void store4(T* p, const float (&x)[4], int n, bool aligned) {
-  Vec4<T> r;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) r.v[i] = from_float<T>(x[i]);
   if (aligned && n >= 4) {
-    *reinterpret_cast<Vec4<T>*>(p) = r;
+    if constexpr (sizeof(T) == 2) {
+      const __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]), high = __floats2bfloat162_rn(x[2], x[3]);
+      *reinterpret_cast<uint2*>(p) =
+          make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
+    } else {
+      *reinterpret_cast<float4*>(p) = make_float4(x[0], x[1], x[2], x[3]);
+    }
     return;
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i)
-    if (i < n) p[i] = r.v[i];
+    if (i < n) p[i] = from_float<T>(x[i]);
 }
 
 template <class T>
@@ -151,12 +163,15 @@ __device__ inline float softplus(float x) {
   return x > 20.f ? x : fmaf(p, s, x > 0.f ? x : (x == x ? 0.f : x));
 }
 
-__device__ inline float sigmoid(float x) {
-  // Through exp(-|x|), so that neither end overflows.
-  const float e = exp2_fast(-fabsf(x) * kLog2e);
-  const float r = reciprocal_fast(1.f + e);
-  return x >= 0.f ? r : e * r;
+/// The same to 2^-22 absolute, for inputs that were rounded to bfloat16 anyway.
+__device__ inline float softplus_fast(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.f + exp2_fast(-fabsf(x) * kLog2e)));
+  return fmaf(y, kLn2, x > 0.f ? x : (x == x ? 0.f : x));
 }
+
+/// 1 / (1 + exp(-x)); exp's overflow gives the right limit 0.
+__device__ inline float sigmoid(float x) { return reciprocal_fast(1.f + exp2_fast(-x * kLog2e)); }
 
 /// d += a · b on the tensor cores, operands rounded towards zero to 10 mantissa bits (tf32). Of 32 lanes, l4 = lane /
 /// 4, m4 = lane % 4: a[0] = A[l4][m4], a[1] = A[l4+8][m4] (and for k = 8: a[2], a[3] the same rows, column m4+4); b[0]
@@ -171,6 +186,14 @@ __device__ inline void mma_k8(float (&d)[4], float a0, float a1, float a2, float
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(__float_as_uint(a0)), "r"(__float_as_uint(a1)), "r"(__float_as_uint(a2)), "r"(__float_as_uint(a3)),
         "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
+}
+
+/// The same with d = a · b.
+__device__ inline void mma_k8_new(float (&d)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(__float_as_uint(a0)), "r"(__float_as_uint(a1)), "r"(__float_as_uint(a2)), "r"(__float_as_uint(a3)),
+        "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)), "f"(0.f));
 }
 
 /// The part of x that tf32 holds exactly; x - high_part(x) is the rest.

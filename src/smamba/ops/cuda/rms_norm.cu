@@ -32,7 +32,7 @@ template <class X>
 __device__ inline void add4(float (&r)[4], const X* p, int n, bool aligned) {
   const Vec4<X> v = load4(p, n, aligned);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) r[i] += to_float(v.v[i]);
+  for (int i = 0; i < 4; ++i) r[i] += v.get(i);
 }
 
 template <class X, class Y>

@@ -93,11 +93,11 @@ __device__ inline void store_state(const float (&h)[SPT], float* row, int first,
     if (first + i < state) row[first + i] = h[i];
 }
 
-/// d += the sum over the four lanes of a channel of `value`, into row `t` of the accumulator. `pick` is 1 in the lanes
-/// of row t % 8.
-template <bool PRECISE>
-__device__ inline void sum_states(float (&d)[4], float value, int t, float pick) {
-  const float a0 = t < 8 ? pick : 0.f, a1 = t < 8 ? 0.f : pick;
+/// d += the sum over the four lanes of a channel of `value`, into row l4 + (UPPER ? 8 : 0) of the accumulator where
+/// `pick` is 1.
+template <bool PRECISE, bool UPPER>
+__device__ inline void sum_states(float (&d)[4], float value, float pick) {
+  const float a0 = UPPER ? 0.f : pick, a1 = UPPER ? pick : 0.f;
   if constexpr (PRECISE) {
     const float high = high_part(value);
     mma_k4(d, a0, a1, high);
@@ -111,10 +111,9 @@ __device__ inline void sum_states(float (&d)[4], float value, int t, float pick)
 /// conflicts.
 constexpr int kSumStride = 40;
 
-__device__ inline void store_sums(float* tile, const float (&d)[4], int warp, int l4, int m4) {
-  float* p = tile + l4 * kSumStride + warp * 8 + 2 * m4;
-  *reinterpret_cast<float2*>(p) = make_float2(d[0], d[1]);
-  *reinterpret_cast<float2*>(p + 8 * kSumStride) = make_float2(d[2], d[3]);
+/// Two sums of a row of an accumulator -> row `t` of the tile.
+__device__ inline void store_sums(float* tile, float d0, float d1, int t, int warp, int m4) {
+  *reinterpret_cast<float2*>(tile + t * kSumStride + warp * 8 + 2 * m4) = make_float2(d0, d1);
 }
 
 /// Per-channel factors of the four channels that a thread stages.
@@ -133,59 +132,94 @@ __device__ inline ChannelFactors load_factors(const ScanArgs& args, int64_t chan
   return f;
 }
 
+template <class T>
+__device__ inline float delta_of(float raw, bool with_softplus) {
+  if (!with_softplus) return raw;
+  return std::is_same_v<T, float> ? softplus(raw) : softplus_fast(raw);
+}
+
 /// (delta, w) of four channels of one step, as the inner loop reads them. A step past the end has delta = w = 0, which
 /// changes no state.
 template <class T, bool ZOH>
 __device__ inline void stage_steps(float2* out, const Vec4<T>& u, const Vec4<T>& raw, const ChannelFactors& f,
-                                   bool with_softplus, int n) {
+                                   bool with_softplus, bool in) {
   float2 r[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float x = to_float(raw.v[i]) + f.bias[i];
-    const float delta = i < n ? (with_softplus ? softplus(x) : x) : 0.f;
-    const float input = to_float(u.v[i]) * f.gain[i];
+    const float delta = in ? delta_of<T>(raw.get(i) + f.bias[i], with_softplus) : 0.f;
+    const float input = u.get(i) * f.gain[i];
     r[i] = make_float2(delta, ZOH ? input : delta * input);
   }
   *reinterpret_cast<float4*>(out) = make_float4(r[0].x, r[0].y, r[1].x, r[1].y);
   *reinterpret_cast<float4*>(out + 2) = make_float4(r[2].x, r[2].y, r[3].x, r[3].y);
 }
 
-/// Four states of B_t or C_t: from the selective array, or the fixed vector.
-template <class T>
-__device__ inline float4 load_row4(const Sequence& s, const float* fixed, int64_t b, int64_t t, int n, int state,
-                                   bool in, bool aligned) {
-  float r[4] = {0, 0, 0, 0};
-  if (in && n < state) {
-    if (s.data != nullptr) {
-      const Vec4<T> v = load4(at<T>(s, b, t, n), state - n, aligned);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) r[i] = to_float(v.v[i]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (n + i < state) r[i] = fixed[n + i];
-    }
+/// The rows of one (B, L, X) array that a thread stages: four columns of every kTile-th step from its own row on.
+/// Absent arrays read as zero. VECTORS: every access is one aligned vector of four columns that exist; a load is then a
+/// single predicated instruction that nothing waits for before its value is used.
+template <class T, bool VECTORS>
+struct Column {
+  const T* p = nullptr;
+  int64_t tile_stride = 0;
+  int n = 0;  // columns that exist
+
+  Column() = default;
+  __device__ Column(const Sequence& s, int64_t batch, int64_t t, int64_t column, int count)
+      : tile_stride(kTile * s.time_stride), n(s.data != nullptr ? count : 0) {
+    if (n > 0) p = at<T>(s, batch, t, column);
   }
+  /// `tiles` tiles further on.
+  __device__ Vec4<T> load(int64_t tiles, bool in) const {
+    Vec4<T> v = zero4<T>();
+    if (in && n > 0) v = load4(p + tiles * tile_stride, VECTORS ? 4 : n, VECTORS);
+    return v;
+  }
+  __device__ void prefetch(int64_t tiles) const {
+    if (n > 0) asm volatile("prefetch.global.L2 [%0];" ::"l"(p + tiles * tile_stride));
+  }
+  __device__ void store(int64_t tiles, const float (&x)[4]) const {
+    store4(const_cast<T*>(p) + tiles * tile_stride, x, VECTORS ? 4 : n, VECTORS);
+  }
+};
+
+/// Four states of B_t or C_t as they lie in memory: of the selective array, or of the fixed vector.
+template <class T>
+__device__ inline float4 to_float4(const Vec4<T>& v) {
+  return make_float4(v.get(0), v.get(1), v.get(2), v.get(3));
+}
+__device__ inline float4 fixed_row4(const float* fixed, int n, int state) {
+  float r[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) r[i] = n + i < state ? fixed[n + i] : 0.f;
   return make_float4(r[0], r[1], r[2], r[3]);
 }
 
-/// Calls f with the constants of the kernel to run: element type, states per thread, zoh, fixed B.
+/// Calls f with the constants of the kernel to run: zoh, fixed B, vectors. float32 serves exactness, not speed: one
+/// kernel for both kinds of B and any alignment. So does bfloat16 where vectors are not possible.
 template <class T, class F>
-void with_states(const ScanArgs& args, int spt, F f) {
+void with_forms(const ScanArgs& args, bool vectors, F f) {
   const bool zoh = args.discretization == Discretization::kZoh;
-  // float32 serves exactness, not speed: one kernel for both kinds of B.
-  const bool fixed = args.b_sel.data == nullptr && std::is_same_v<T, __nv_bfloat16>;
-  auto with_spt = [&](auto spt_constant) {
-    if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-      if (zoh && fixed) return f(spt_constant, std::true_type{}, std::true_type{});
-      if (fixed) return f(spt_constant, std::false_type{}, std::true_type{});
+  constexpr std::true_type yes;
+  constexpr std::false_type no;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    const bool fixed = args.b_sel.data == nullptr;
+    if (vectors) {
+      if (zoh) return fixed ? f(yes, yes, yes) : f(yes, no, yes);
+      return fixed ? f(no, yes, yes) : f(no, no, yes);
     }
-    if (zoh) return f(spt_constant, std::true_type{}, std::false_type{});
-    return f(spt_constant, std::false_type{}, std::false_type{});
-  };
-  if (spt == 4) return with_spt(std::integral_constant<int, 4>{});
-  if (spt == 8) return with_spt(std::integral_constant<int, 8>{});
-  return with_spt(std::integral_constant<int, 16>{});
+    if (fixed) return zoh ? f(yes, yes, no) : f(no, yes, no);
+  }
+  zoh ? f(yes, no, no) : f(no, no, no);
+}
+
+/// Calls f with the element type and the states per thread.
+template <class F>
+void with_shape(const ScanArgs& args, int spt, F f) {
+  with_dtype(args.dtype, [&](auto element) {
+    if (spt == 4) return f(element, std::integral_constant<int, 4>{});
+    if (spt == 8) return f(element, std::integral_constant<int, 8>{});
+    f(element, std::integral_constant<int, 16>{});
+  });
 }
 
 }  // namespace smamba::ops::cuda

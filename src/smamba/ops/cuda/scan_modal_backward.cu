@@ -1,11 +1,9 @@
 // The host side of the backward pass of the modal scan with real poles.
 #include "smamba/ops/cuda/scan_close.h"
 #include "smamba/ops/cuda/scan_modal_backward.cuh"
+#include "smamba/ops/cuda/scan_modal_launch.h"
 
 namespace smamba::ops::cuda {
-
-extern template void launch_backward<__nv_bfloat16>(const BackwardParams&, void*);
-extern template void launch_backward<float>(const BackwardParams&, void*);
 
 namespace {
 
@@ -54,13 +52,12 @@ void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* 
   p.d_a = base + w.d_a;
   p.d_b = has_fixed_b_kernel(args) ? base + w.d_b : nullptr;
   p.d_channel = base + w.d_channel;
-  p.aligned_channels = args.channels % 4 == 0;
-  for (const Sequence* s :
-       {&args.u, &args.delta, &args.z, &gradients.d_out, &gradients.d_u, &gradients.d_delta, &gradients.d_z})
-    p.aligned_channels = p.aligned_channels && aligned_vector(*s, args.dtype);
-  p.aligned_states =
-      args.state % 4 == 0 && aligned_vector(args.b_sel, args.dtype) && aligned_vector(args.c_sel, args.dtype);
-  with_dtype(args.dtype, [&](auto element) { launch_backward<decltype(element)>(p, stream); });
+  p.vectors = args.channels % 4 == 0 && args.state % 4 == 0;
+  for (const Sequence* s : {&args.u, &args.delta, &args.z, &args.b_sel, &args.c_sel, &gradients.d_out, &gradients.d_u,
+                            &gradients.d_delta, &gradients.d_z})
+    p.vectors = p.vectors && aligned_vector(*s, args.dtype);
+  if (p.plan.segments > 1) adjoint_segments(args, gradients, p.segments, stream);
+  with_shape(args, p.plan.spt, [&](auto element, auto spt) { launch_backward<decltype(element), spt()>(p, stream); });
 
   ScanPartials partials;
   partials.blocks = p.plan.channel_blocks;

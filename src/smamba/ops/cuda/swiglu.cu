@@ -11,7 +11,7 @@ template <class T>
 __device__ inline void read4(float (&r)[4], const T* p, int n, bool aligned) {
   const Vec4<T> v = load4(p, n, aligned);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) r[i] = to_float(v.v[i]);
+  for (int i = 0; i < 4; ++i) r[i] = v.get(i);
 }
 
 template <class T, bool BACKWARD>

@@ -1,0 +1,5 @@
+#include "smamba/ops/cuda/scan_modal_backward.cuh"
+
+namespace smamba::ops::cuda {
+template void launch_backward<float, 8>(const BackwardParams&, void*);
+}  // namespace smamba::ops::cuda

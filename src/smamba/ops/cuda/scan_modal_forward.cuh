@@ -1,0 +1,305 @@
+// Forward pass of the modal scan with real poles: one kernel template, instantiated by scan_modal_forward_*.cu.
+//
+// One block: 32 channels of one batch row and one segment of time. Tiles of 16 steps: the block stages (delta, w), B
+// and C in shared memory while the next tile's raw values are on their way to registers; each thread then advances its
+// states serially; the output of a step, a sum over the four lanes of a channel, is formed by the tensor cores; the
+// epilogue adds the skip, applies the gate and writes 8 or 16 bytes a thread. Every input is read once (B and C once
+// per 32 channels), every output written once; 1 exponential per state and step. Segments (few channels, long
+// sequences): a carry pass finds each segment's own end state, combine_segments() chains them. The backward pass does
+// the same with the adjoint: what leaves a segment at its left end is Σ_t (Π_{s <= t} Phi_s) C_t dy_t, summed forward
+// in time with the running product.
+#pragma once
+#include "smamba/ops/cuda/scan_modal.cuh"
+
+namespace smamba::ops::cuda {
+
+enum class Pass { kOutput, kCarry, kAdjointCarry };
+
+struct ForwardParams {
+  ScanArgs args;
+  ScanPlan plan;
+  SegmentBuffers segments;
+  Sequence d_out;  // kAdjointCarry
+  bool vectors;
+};
+
+template <class T, int SPT, bool ZOH, bool FIXED_B, bool VECTORS, Pass PASS>
+struct ForwardBlock {
+  static constexpr bool kPrecise = std::is_same_v<T, float>;
+  static constexpr bool kAdjoint = PASS == Pass::kAdjointCarry, kOutput = PASS == Pass::kOutput;
+  static constexpr bool kNeedsB = !FIXED_B && !kAdjoint, kNeedsC = PASS != Pass::kCarry;
+  static constexpr int kStates = 4 * SPT;
+  static constexpr int kRowVectors = SPT / 4;  // of B and C, staged by one thread: 2 · 16 · kStates / 4 / kThreads
+
+  struct Shared {
+    float2 steps[kTile][kBlockChannels];
+    float b[kTile][kStates];
+    float c[kTile][kStates];
+    float y[kTile * kSumStride];
+    uint8_t reset[kTile];
+  };
+
+  struct Raw {
+    Vec4<T> u, delta, z;
+    uint8_t reset;
+  };
+
+  const ForwardParams& p;
+  Shared& s;
+  const int tid = threadIdx.x, warp = tid / 32, l4 = tid % 32 / 4, m4 = tid % 4;
+  const int row = tid / 8, column = tid % 8 * 4;  // what this thread stages
+  const int64_t batch = blockIdx.y, segment = blockIdx.z;
+  const int64_t first_channel = int64_t{blockIdx.x} * kBlockChannels;
+  const int64_t channel = first_channel + warp * 8 + l4;  // whose states this thread holds
+  const int staged;                                       // how many of the four staged channels exist
+  const int64_t begin;
+  const int steps;  // of this segment
+
+  float h[SPT];
+  float product[SPT];  // kAdjointCarry: Π Phi; h is then the sum
+  float fixed_b[SPT];
+  Poles<SPT> poles;
+  ChannelFactors factors;
+  Column<T, VECTORS> u, delta, z, out, rows[kRowVectors];
+  float4 fixed_rows[kRowVectors];
+  Raw next;
+  Vec4<T> next_rows[kRowVectors];
+  float delta_sum = 0;
+
+  __device__ ForwardBlock(const ForwardParams& params, Shared& shared)
+      : p(params),
+        s(shared),
+        staged(max(0, min(4, int(p.args.channels - (first_channel + column))))),
+        begin(segment * p.plan.segment_length),
+        steps(int(min(p.args.length - begin, p.plan.segment_length))) {}
+
+  __device__ bool owns_channel() const { return channel < p.args.channels; }
+  __device__ float* state_row(float* base) const {
+    return base + ((batch * p.plan.segments + segment) * p.args.channels + channel) * p.args.state;
+  }
+  __device__ Column<T, VECTORS> column_of(const Sequence& q) const {
+    return {q, batch, begin + row, first_channel + column, staged};
+  }
+  // Of the thread's j-th vector of the staged rows of B and C.
+  __device__ static bool is_c(int v) { return v >= 16 * SPT; }
+  __device__ static int vector_row(int v) { return v % (16 * SPT) / SPT; }
+  __device__ static int vector_state(int v) { return v % SPT * 4; }
+
+  __device__ void start() {
+    const ScanArgs& a = p.args;
+    poles = load_poles<SPT>(a, channel, m4 * SPT, owns_channel());
+    factors = load_factors(a, first_channel + column, staged);
+    const float* enter = nullptr;
+    if (kOutput && owns_channel()) {
+      if (p.plan.segments > 1)
+        enter = state_row(p.segments.enter);
+      else if (a.initial_state != nullptr)
+        enter = a.initial_state + (batch * a.channels + channel) * a.state;
+    }
+    load_state(h, enter, m4 * SPT, int(a.state));
+#pragma unroll
+    for (int i = 0; i < SPT; ++i) {
+      const int n = m4 * SPT + i;
+      product[i] = 1;
+      fixed_b[i] = FIXED_B && n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f;
+    }
+    u = column_of(kAdjoint ? p.d_out : a.u);
+    delta = column_of(a.delta);
+    if (PASS != Pass::kCarry) z = column_of(a.z);
+    if (kOutput) out = column_of(a.out);
+#pragma unroll
+    for (int j = 0; j < kRowVectors; ++j) {
+      const int v = tid + j * kThreads, n = vector_state(v);
+      const Sequence& from = is_c(v) ? a.c_sel : a.b_sel;
+      const float* fixed = is_c(v) ? a.c_fixed : a.b_fixed;
+      fixed_rows[j] = from.data == nullptr && fixed != nullptr ? fixed_row4(fixed, n, int(a.state)) : float4{};
+      if (is_c(v) ? kNeedsC : kNeedsB)
+        rows[j] = {from, batch, begin + vector_row(v), n, max(0, min(4, int(a.state) - n))};
+    }
+  }
+
+  /// The tile's raw values -> registers; nothing waits for them until stage().
+  __device__ void load(int tile) {
+    const int t = tile * kTile + row;
+    next.u = u.load(tile, t < steps);
+    next.delta = delta.load(tile, t < steps);
+    if (PASS != Pass::kCarry) next.z = z.load(tile, t < steps);
+    next.reset = p.args.reset != nullptr && t < steps ? p.args.reset[batch * p.args.length + begin + t] : 0;
+#pragma unroll
+    for (int j = 0; j < kRowVectors; ++j)
+      next_rows[j] = rows[j].load(tile, tile * kTile + vector_row(tid + j * kThreads) < steps);
+  }
+
+  /// Registers -> shared memory. Returns whether the tile holds a reset.
+  __device__ bool stage(int tile) {
+    if constexpr (kAdjoint) {
+      // (delta, dy): the scan of the adjoint has dy as its input.
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float dy = next.u.get(i);
+        if (p.args.z.data != nullptr) {
+          const float zi = next.z.get(i);
+          dy *= zi * sigmoid(zi);
+        }
+        const float x = delta_of<T>(next.delta.get(i) + factors.bias[i], p.args.softplus);
+        s.steps[row][column + i] = make_float2(tile * kTile + row < steps ? x : 0.f, dy);
+      }
+    } else {
+      stage_steps<T, ZOH>(&s.steps[row][column], next.u, next.delta, factors, p.args.softplus,
+                          tile * kTile + row < steps);
+    }
+#pragma unroll
+    for (int j = 0; j < kRowVectors; ++j) {
+      const int v = tid + j * kThreads;
+      float(*to)[kStates] = is_c(v) ? s.c : s.b;
+      *reinterpret_cast<float4*>(&to[vector_row(v)][vector_state(v)]) =
+          rows[j].n > 0 ? to_float4(next_rows[j]) : fixed_rows[j];
+    }
+    if (column == 0) s.reset[row] = next.reset;
+    return __syncthreads_or(next.reset) != 0;
+  }
+
+  __device__ void read_b(float (&b)[SPT], int t) const {
+    if constexpr (FIXED_B) {
+#pragma unroll
+      for (int i = 0; i < SPT; ++i) b[i] = fixed_b[i];
+    } else {
+      read_states(b, &s.b[t][m4 * SPT]);
+      if constexpr (ZOH) {
+#pragma unroll
+        for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
+      }
+    }
+  }
+
+  template <bool RESET>
+  __device__ void step(int t, float (&y)[4]) {
+    if (RESET && s.reset[t]) {
+#pragma unroll
+      for (int i = 0; i < SPT; ++i) (kAdjoint ? product[i] : h[i]) = 0;
+      delta_sum = -INFINITY;
+    }
+    const float2 now = s.steps[t][warp * 8 + l4];
+    float b[SPT], c[SPT];
+    if constexpr (kNeedsC) read_states(c, &s.c[t][m4 * SPT]);
+    if constexpr (!kOutput) delta_sum += now.x;
+    if constexpr (kAdjoint) {
+#pragma unroll
+      for (int i = 0; i < SPT; ++i) {
+        product[i] *= exp2_fast(now.x * poles.a2[i]);
+        h[i] = fmaf(product[i], c[i] * now.y, h[i]);
+      }
+      return;
+    }
+    read_b(b, t);
+    StepFactors<SPT> f;
+    advance<SPT, ZOH, kPrecise>(h, f, poles.a2, now.x, now.y, b);
+    if constexpr (kOutput) {
+      float partial = c[0] * h[0];
+#pragma unroll
+      for (int i = 1; i < SPT; ++i) partial = fmaf(c[i], h[i], partial);
+      const float pick = l4 == t % 8 ? 1.f : 0.f;
+      if (t < 8)
+        sum_states<kPrecise, false>(y, partial, pick);
+      else
+        sum_states<kPrecise, true>(y, partial, pick);
+    }
+  }
+
+  template <bool RESET>
+  __device__ void run() {
+    float y[4] = {0, 0, 0, 0};
+    if constexpr (RESET) {
+#pragma unroll 1
+      for (int t = 0; t < kTile; ++t) step<true>(t, y);
+    } else {
+#pragma unroll
+      for (int t = 0; t < kTile; ++t) step<false>(t, y);
+    }
+    if constexpr (kOutput) {
+      store_sums(s.y, y[0], y[1], l4, warp, m4);
+      store_sums(s.y, y[2], y[3], l4 + 8, warp, m4);
+    }
+  }
+
+  __device__ void finish_tile(int tile, const Raw& now) {
+    if (tile * kTile + row >= steps || staged == 0) return;
+    const float4 sum = *reinterpret_cast<const float4*>(&s.y[row * kSumStride + column]);
+    float y[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      y[i] = fmaf(factors.skip[i], now.u.get(i), y[i]);
+      if (p.args.z.data != nullptr) {
+        const float zi = now.z.get(i);
+        y[i] *= zi * sigmoid(zi);
+      }
+    }
+    out.store(tile, y);
+  }
+
+  /// Segments are whole chunks long.
+  __device__ void checkpoint(int tile) const {
+    constexpr int kChunkTiles = chunk_length(SPT) / kTile;
+    if (tile % kChunkTiles != 0 || p.args.checkpoints == nullptr || !owns_channel()) return;
+    const int64_t chunk = segment * (p.plan.segment_length / chunk_length(SPT)) + tile / kChunkTiles;
+    const int64_t index = (batch * p.plan.chunks + chunk) * p.args.channels + channel;
+    store_state(h, p.args.checkpoints + index * p.args.state, m4 * SPT, int(p.args.state));
+  }
+
+  __device__ void scan() {
+    start();
+    const int tiles = (steps + kTile - 1) / kTile;
+    load(0);
+#pragma unroll 1
+    for (int tile = 0; tile < tiles; ++tile) {
+      const Raw now = next;
+      const bool reset = stage(tile);
+      if constexpr (kOutput) checkpoint(tile);
+      if (tile + 1 < tiles) load(tile + 1);
+      // What serves exactness or odd shapes, not speed, has one variant.
+      if (reset || kPrecise || !VECTORS)
+        run<true>();
+      else
+        run<false>();
+      __syncthreads();
+      if constexpr (kOutput) finish_tile(tile, now);
+    }
+    if (!owns_channel()) return;
+    if constexpr (!kOutput) {
+      store_state(h, state_row(p.segments.local), m4 * SPT, int(p.args.state));
+      if (m4 == 0) p.segments.sum[(batch * p.plan.segments + segment) * p.args.channels + channel] = delta_sum;
+    } else if (p.args.final_state != nullptr && segment == p.plan.segments - 1) {
+      store_state(h, p.args.final_state + (batch * p.args.channels + channel) * p.args.state, m4 * SPT,
+                  int(p.args.state));
+    }
+  }
+};
+
+template <class T, int SPT, bool ZOH, bool FIXED_B, bool VECTORS, Pass PASS>
+__global__ void __launch_bounds__(kThreads, SPT == 4 ? 4 : 2) forward_kernel(const __grid_constant__ ForwardParams p) {
+  using Block = ForwardBlock<T, SPT, ZOH, FIXED_B, VECTORS, PASS>;
+  __shared__ typename Block::Shared shared;
+  Block(p, shared).scan();
+}
+
+template <class T, int SPT>
+void launch_forward(const ForwardParams& p, Pass pass, void* stream) {
+  const dim3 grid(p.plan.channel_blocks, p.args.batch, p.plan.segments);
+  const auto s = static_cast<cudaStream_t>(stream);
+  if (pass == Pass::kAdjointCarry) {
+    if (p.vectors && !std::is_same_v<T, float>)
+      forward_kernel<T, SPT, false, true, !std::is_same_v<T, float>, Pass::kAdjointCarry><<<grid, kThreads, 0, s>>>(p);
+    else
+      forward_kernel<T, SPT, false, true, false, Pass::kAdjointCarry><<<grid, kThreads, 0, s>>>(p);
+  } else {
+    with_forms<T>(p.args, p.vectors, [&](auto zoh, auto fixed, auto vectors) {
+      if (pass == Pass::kCarry)
+        forward_kernel<T, SPT, zoh(), fixed(), vectors(), Pass::kCarry><<<grid, kThreads, 0, s>>>(p);
+      else
+        forward_kernel<T, SPT, zoh(), fixed(), vectors(), Pass::kOutput><<<grid, kThreads, 0, s>>>(p);
+    });
+  }
+  check_launch(pass == Pass::kOutput ? "scan forward" : "scan, segments");
+}
+
+}  // namespace smamba::ops::cuda
