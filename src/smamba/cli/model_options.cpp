@@ -26,7 +26,7 @@ void DeviceOptions::place(models::LanguageModel& model) const {
 }
 
 void ModelOptions::add(CLI::App& command) {
-  command.add_option("checkpoint", path, "run folder, or folder of a checkpoint")->required();
+  command.add_option("path", path, "run folder, or folder of a checkpoint")->required();
   command.add_option("--checkpoint", which, "of a run: latest, best or a step");
   device.add(command);
 }

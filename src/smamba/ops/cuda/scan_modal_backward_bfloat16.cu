@@ -1,5 +1,0 @@
-#include "smamba/ops/cuda/scan_modal_backward.cuh"
-
-namespace smamba::ops::cuda {
-template void launch_backward<__nv_bfloat16>(const BackwardParams&, void*);
-}  // namespace smamba::ops::cuda
