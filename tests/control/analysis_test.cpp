@@ -109,7 +109,7 @@ TEST(Pbh, DualityIsExact) {
 }
 
 TEST(Pbh, CanonicalFormsAreControllableAndObservableByConstruction) {
-  for (const int n : {2, 8, 16, 32})
+  for (const int n : {2, 8, 16})
     for (const auto& [name, spectrum] : design_spectra(n)) {
       const Schwarz sw = schwarz_from_spectrum(spectrum);
       const std::vector<double> zero(static_cast<size_t>(n), 0.0);  // no readout at all: controllable, not observable
@@ -152,7 +152,7 @@ TEST(Lyapunov, BadInputIsRefused) {
 }
 
 TEST(Gramian, SchwarzIsTheIdentity) {
-  for (const int n : {2, 8, 16, 32})
+  for (const int n : {2, 8, 16})
     for (const auto& [name, spectrum] : design_spectra(n)) {
       const StateSpace s =
           schwarz_controllable(schwarz_from_spectrum(spectrum), std::vector<double>(static_cast<size_t>(n), 1.0));

@@ -33,7 +33,8 @@ MatrixOf<T> doubling(MatrixOf<T> f, MatrixOf<T> x, double bits) {
     const MatrixOf<T> more = f * x * f.transpose();
     x += more;
     const double size = log2_largest(more);
-    if (std::isnan(size) || size <= log2_largest(x) - bits) return x;
+    if (std::isnan(size) || size == HUGE_VAL) break;
+    if (size <= log2_largest(x) - bits) return x;
     f = f * f;
   }
   fail(Exit::kUsage, "Gramian: the sum does not converge; a pole is too close to the stability boundary");

@@ -53,14 +53,16 @@ void apply_inverse(const ComplexMatrix& r, ComplexVector& x) {
 
 // Smallest singular value of m (rows >= columns) by inverse iteration on Rᴴ R: the estimate falls towards it, and where
 // the next value is so near that convergence is slow, either of the two is the answer to the digits asked for.
-double smallest_singular_value(const ComplexMatrix& m) {
+double smallest_singular_value(ComplexMatrix m) {
   double scale = 0;
   for (const Complex& x : m.values()) scale = std::max(scale, std::abs(x));
   if (scale == 0) return 0;
-  ComplexMatrix r = triangular_factor(m);
+  require(std::isfinite(scale), "controllability margin: λI - A overflows");
+  for (Complex& x : m.values()) x /= scale;  // squares neither overflow nor underflow
+  ComplexMatrix r = triangular_factor(std::move(m));
   const size_t n = r.rows();
   for (size_t k = 0; k < n; ++k)
-    if (std::abs(r(k, k)) < 0x1p-60 * scale) r(k, k) = 0x1p-60 * scale;
+    if (std::abs(r(k, k)) < 0x1p-60) r(k, k) = 0x1p-60;
   Random random(0, "pbh");
   ComplexVector x(n);
   for (Complex& value : x) {
@@ -74,10 +76,10 @@ double smallest_singular_value(const ComplexMatrix& m) {
     apply_inverse(r, x);
     const double next = 1 / std::sqrt(norm_of(x));
     if (!std::isfinite(next)) return 0;
-    if (iteration > 2 && std::fabs(next - sigma) <= 1e-10 * next) return next;
+    if (iteration > 2 && std::fabs(next - sigma) <= 1e-10 * next) return next * scale;
     sigma = next;
   }
-  return sigma;
+  return sigma * scale;
 }
 
 // [λI - A, B], conjugate-transposed: (n + m) × n.

@@ -65,6 +65,17 @@ std::vector<double> coefficients(const Spectrum& spectrum) {
   return a;
 }
 
+std::optional<std::vector<double>> finite_coefficients(const Spectrum& spectrum) {
+  require_finite(spectrum);
+  std::vector<double> a;
+  for (const long double x : multiply_out<long double>(spectrum, spectrum.size() + 1)) {
+    a.push_back(static_cast<double>(x));
+    if (!std::isfinite(a.back())) return std::nullopt;
+  }
+  a.pop_back();
+  return a;
+}
+
 std::vector<Extended> extended_coefficients(const Spectrum& spectrum) {
   require_finite(spectrum);
   auto v = multiply_out<Extended>(spectrum, spectrum.size() + 1);

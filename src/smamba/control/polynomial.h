@@ -2,6 +2,7 @@
 // implied).
 #pragma once
 #include <complex>
+#include <optional>
 #include <vector>
 
 #include "smamba/control/extended.h"
@@ -14,6 +15,8 @@ namespace smamba::control {
 /// error of a few n·2^-64 before the final rounding. Throws Error(kUsage) where a pole is not finite or a coefficient
 /// overflows double (64! fits; 171! does not).
 std::vector<double> coefficients(const Spectrum& spectrum);
+/// The same, or nothing where a coefficient overflows double.
+std::optional<std::vector<double>> finite_coefficients(const Spectrum& spectrum);
 /// The same, exact to 2^-500.
 std::vector<Extended> extended_coefficients(const Spectrum& spectrum);
 

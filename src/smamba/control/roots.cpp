@@ -16,7 +16,7 @@ constexpr int kMaxOrder = 256;
 constexpr int kMaxSweeps = 2000;
 constexpr int64_t kConverged = -300;  // a step below 2^-300 of the root: the next one would be below the precision
 constexpr int64_t kNoise = -500;      // |p(z)| below 2^-500 Σ |a_i z^i| is rounding error
-constexpr int64_t kRealTolerance = -60;
+constexpr double kRealTolerance = 0x1p-60;
 
 int64_t magnitude(const ExtendedComplex& z) {
   if (z.re.sign() == 0) return z.im.sign() == 0 ? INT64_MIN / 2 : z.im.exponent();
@@ -122,19 +122,17 @@ std::vector<ExtendedComplex> aberth(const std::vector<Extended>& a) {
   return z;
 }
 
+// |Im z| relative to |z|, within a factor of two: roots may differ in scale by hundreds of decades.
+double obliqueness(const ExtendedComplex& z) { return abs(z.im).scaled(-magnitude(z)).to_double(); }
+
 // Real roots and pairs. Roots of a real polynomial come in conjugates; where rounding broke a pair up (a tight cluster
-// on the real axis), the roots nearest the axis are called real.
+// on the real axis), the roots nearest the axis, by angle, are called real.
 Spectrum sort_roots(std::vector<ExtendedComplex> z) {
-  std::sort(z.begin(), z.end(), [](const auto& x, const auto& y) { return abs(x.im) < abs(y.im); });
-  size_t n_real = 0;
-  while (n_real < z.size() &&
-         (z[n_real].im.sign() == 0 || z[n_real].im.exponent() <= magnitude(z[n_real]) + kRealTolerance))
-    ++n_real;
-  const auto upper = [&] {
-    return std::count_if(z.begin() + static_cast<std::ptrdiff_t>(n_real), z.end(),
-                         [](const auto& x) { return x.im.sign() > 0; });
-  };
-  while (n_real < z.size() && 2 * static_cast<size_t>(upper()) != z.size() - n_real) ++n_real;
+  std::sort(z.begin(), z.end(), [](const auto& x, const auto& y) { return obliqueness(x) < obliqueness(y); });
+  size_t n_real = 0, upper = 0;
+  while (n_real < z.size() && obliqueness(z[n_real]) <= kRealTolerance) ++n_real;
+  for (size_t k = n_real; k < z.size(); ++k) upper += z[k].im.sign() > 0 ? 1 : 0;
+  while (n_real < z.size() && 2 * upper != z.size() - n_real) upper -= z[n_real++].im.sign() > 0 ? 1 : 0;
   Spectrum s;
   for (size_t k = 0; k < n_real; ++k) s.real.push_back(z[k].re.to_double());
   for (size_t k = n_real; k < z.size(); ++k)

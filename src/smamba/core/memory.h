@@ -12,8 +12,8 @@ int64_t rss_bytes();
 int64_t minor_page_faults();
 
 /// Makes the allocator keep freed memory instead of handing it back and faulting it in again at the next step
-/// (docs/performance.md has the measurements). Call once, first thing in main. No effect outside glibc, or where the
-/// user set MALLOC_*_ or GLIBC_TUNABLES.
+/// (docs/results/reliability.md has the measurements). Call once, first thing in main. No effect outside glibc, or
+/// where the user set MALLOC_*_ or GLIBC_TUNABLES.
 void tune_allocator();
 
 }  // namespace smamba
