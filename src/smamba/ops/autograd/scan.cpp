@@ -134,7 +134,9 @@ bool has_kernel(const at::Tensor& u, int64_t state, const ScanOptions& options) 
 
 ScanOutputs scan(const ScanInputs& in, const ScanOptions& options) {
   check_scan(in, options);
-  if (use_reference(in.u) || !has_kernel(in.u, in.A.size(-1), options)) return scan_reference(in, options);
+  // Empty sequences have no addresses, by which the kernels tell a selective projection from an absent one.
+  const bool empty = in.u.numel() == 0;
+  if (empty || use_reference(in.u) || !has_kernel(in.u, in.A.size(-1), options)) return scan_reference(in, options);
   const c10::DeviceGuard guard(in.u.device());
   const auto rows = [](const at::Tensor& x) { return x.dim() == 1 ? x.contiguous() : rows_contiguous(x); };
   const OptionalTensor z = in.z ? OptionalTensor(rows(*in.z)) : std::nullopt;
