@@ -78,8 +78,8 @@ std::string override_error(std::string_view text) {
 TEST(Fields, ReadsToml) {
   Outer c;
   parse_toml(c,
-             "d_model = 64\nlr = 1\ntie = false\nname = 'x'\ndt_rank = 8\nbetas = [0.5, 1]\nmixer.form = "
-             "'schwarz'\n[mixer]\nd_state = 4\n"
+             "d_model = 64\nlr = 1\ntie = false\nname = 'x'\ndt_rank = 8\nbetas = [0.5, 1]\n[mixer]\nform = "
+             "'schwarz'\nd_state = 4\n"
              "selective = ['delta']\n",
              "run.toml");
   EXPECT_EQ(c.d_model, 64);
