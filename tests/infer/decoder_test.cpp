@@ -4,7 +4,7 @@
 
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
-#include "tests/infer/tiny_model.h"
+#include "infer/tiny_model.h"
 
 namespace smamba::infer {
 namespace {

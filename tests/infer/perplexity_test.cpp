@@ -9,7 +9,7 @@
 
 #include "smamba/data/byte_tokenizer.h"
 #include "smamba/data/token_store_writer.h"
-#include "tests/infer/tiny_model.h"
+#include "infer/tiny_model.h"
 
 namespace smamba::infer {
 namespace {
