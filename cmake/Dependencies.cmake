@@ -29,3 +29,6 @@ find_library(SMAMBA_ZLIB z REQUIRED)
 find_library(SMAMBA_ZSTD zstd REQUIRED)
 find_library(SMAMBA_UTF8PROC utf8proc REQUIRED)
 find_library(SMAMBA_SIMDJSON simdjson REQUIRED)
+# Optional: SentencePiece models are refused by name without it.
+find_library(SMAMBA_SENTENCEPIECE sentencepiece)
+find_path(SMAMBA_SENTENCEPIECE_INCLUDE sentencepiece_processor.h)

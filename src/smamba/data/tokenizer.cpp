@@ -5,7 +5,9 @@
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
 #include "smamba/core/hash.h"
+#include "smamba/data/base64.h"
 #include "smamba/data/byte_tokenizer.h"
+#include "smamba/data/sentencepiece_tokenizer.h"
 #include "smamba/data/tokenizer_json.h"
 
 namespace smamba::data {
@@ -15,6 +17,14 @@ constexpr std::string_view kBpePrefix = R"({"type":"bpe","tokenizer":)";  // as 
 
 std::shared_ptr<const Tokenizer> make_bpe(std::string_view json, std::string_view where) {
   return std::make_shared<BpeTokenizer>(parse_tokenizer_json(json, where), where);
+}
+
+std::string embedded_model(const nlohmann::json& description, std::string_view where) {
+  const auto found = description.find("model");
+  std::string model;
+  if (found == description.end() || !found->is_string() || !unbase64(found->get_ref<const std::string&>(), model))
+    fail(Exit::kBadData, "{}: the tokenizer's description: expected a \"model\" in base64, found none", where);
+  return model;
 }
 
 }  // namespace
@@ -30,15 +40,20 @@ std::shared_ptr<const Tokenizer> make_tokenizer(std::string_view description, st
   if (type == json.end() || !type->is_string())
     fail(Exit::kBadData, "{}: the tokenizer's description has no \"type\"", where);
   if (*type == "bytes") return std::make_shared<ByteTokenizer>();
-  fail(Exit::kBadData, "{}: expected tokenizer type \"bytes\" or \"bpe\", found \"{}\"", where,
+  if (*type == "sentencepiece") return make_sentencepiece(embedded_model(json, where), where);
+  fail(Exit::kBadData, "{}: expected tokenizer type \"bytes\", \"bpe\" or \"sentencepiece\", found \"{}\"", where,
        type->get<std::string>());
 }
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& name_or_path) {
   if (name_or_path == "bytes") return std::make_shared<ByteTokenizer>();
   std::filesystem::path path = name_or_path;
-  if (std::filesystem::is_directory(path)) path /= "tokenizer.json";
+  if (std::filesystem::is_directory(path)) {
+    const bool only_model = !std::filesystem::exists(path / "tokenizer.json");
+    path /= only_model && std::filesystem::exists(path / "tokenizer.model") ? "tokenizer.model" : "tokenizer.json";
+  }
   const std::string text = read_file(path);
+  if (path.extension() == ".model") return make_sentencepiece(text, path.string());
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_object() && json.contains("type")) return make_tokenizer(text, path.string());
   return make_bpe(text, path.string());

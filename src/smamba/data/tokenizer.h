@@ -58,8 +58,9 @@ class Tokenizer {
 
 /// From a description (JSON with a "type"). `where` names its source in messages. Error(kBadData).
 std::shared_ptr<const Tokenizer> make_tokenizer(std::string_view description, std::string_view where);
-/// From what a user writes: "bytes", or the path of a tokenizer.json or of a folder that holds one. Error(kBadData),
-/// Error(kIo).
+/// From what a user writes: "bytes", or the path of a tokenizer.json or a SentencePiece .model, or of a folder that
+/// holds one (tokenizer.json goes first). Error(kBadData), Error(kIo); Error(kUsage) for a model that this build cannot
+/// read.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& name_or_path);
 
 }  // namespace smamba::data
