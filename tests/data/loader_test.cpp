@@ -31,7 +31,8 @@ class LoaderTest : public ::testing::Test {
 TEST_F(LoaderTest, WindowsInOrderAreTheStream) {
   const auto ids = stream();
   const int64_t length = 37;
-  const Loader loader = make({.batch_size = 1, .length = length, .packing = Packing::kContiguous, .shuffle = false});
+  const Loader loader =
+      make({.batch_size = 1, .length = length, .packing = Packing::kContiguous, .shuffle = Shuffle::kNone});
   ASSERT_EQ(loader.windows(), static_cast<int64_t>(ids.size()) / length);
   int32_t before = store_->end_of_text();
   size_t at = 0;
@@ -50,7 +51,7 @@ TEST_F(LoaderTest, WindowsInOrderAreTheStream) {
 
 TEST_F(LoaderTest, PackedWindowsResetWhereDocumentsStart) {
   const auto ids = stream();
-  const Loader loader = make({.batch_size = 1, .length = 37, .shuffle = false});
+  const Loader loader = make({.batch_size = 1, .length = 37, .shuffle = Shuffle::kNone});
   std::set<size_t> starts;
   for (uint64_t i = 0; i < store_->document_count(); ++i) starts.insert(store_->document(i).begin);
   size_t at = 0;
@@ -66,7 +67,7 @@ TEST_F(LoaderTest, PackedWindowsResetWhereDocumentsStart) {
 }
 
 TEST_F(LoaderTest, EveryWindowOncePerEpochAndOrdersDiffer) {
-  const Loader loader = make({.batch_size = 1, .length = 16});
+  const Loader loader = make({.batch_size = 1, .length = 16, .shuffle = Shuffle::kWindows});
   std::multiset<std::vector<int32_t>> epochs[2];
   std::vector<std::vector<int32_t>> order[2];
   for (int64_t s = 0; s < 2 * loader.windows(); ++s) {
@@ -77,36 +78,120 @@ TEST_F(LoaderTest, EveryWindowOncePerEpochAndOrdersDiffer) {
   EXPECT_EQ(epochs[0], epochs[1]);
   EXPECT_NE(order[0], order[1]);
   EXPECT_DOUBLE_EQ(loader.epoch(loader.windows()), 1.0);
-  const Loader other = make({.batch_size = 1, .length = 16, .seed = 1});
+  const Loader other = make({.batch_size = 1, .length = 16, .shuffle = Shuffle::kWindows, .seed = 1});
   EXPECT_NE(other.batch(0).targets, loader.batch(0).targets);
 }
 
-TEST_F(LoaderTest, SameSequenceForAnyWorldAndAccumulation) {
-  FimOptions fim{.rate = 0.5};
-  const auto rows = [&](int64_t world, int64_t accumulation, int64_t batch) {
-    std::multiset<std::pair<std::vector<int32_t>, std::vector<int32_t>>> steps;
-    for (int64_t rank = 0; rank < world; ++rank) {
-      const Loader loader = make({.batch_size = batch,
-                                  .length = 24,
-                                  .accumulation = accumulation,
-                                  .world = world,
-                                  .rank = rank,
-                                  .seed = 3,
-                                  .fim = fim});
-      EXPECT_EQ(loader.samples_per_step(), 8);
-      for (int64_t m = 0; m < accumulation; ++m) {
-        const Batch b = loader.batch(5, m);
-        for (int64_t r = 0; r < batch; ++r)
-          steps.insert({{b.inputs.begin() + r * 24, b.inputs.begin() + (r + 1) * 24},
-                        {b.targets.begin() + r * 24, b.targets.begin() + (r + 1) * 24}});
-      }
+/// The documents of a sequence in an order, as places in the store.
+std::vector<uint64_t> walk(const DocumentSequence& sequence, DocumentSequence::Order order) {
+  std::vector<uint64_t> out;
+  for (const auto& piece : sequence.pieces(0, sequence.tokens(), order)) {
+    EXPECT_TRUE(piece.first && piece.last);
+    out.push_back(piece.begin);
+  }
+  return out;
+}
+
+// More documents than two blocks, so that the last one is not full.
+TEST_F(LoaderTest, OrdersPermuteTheDocumentsOfEveryBlock) {
+  const auto store = testing::make_store(folder_ / "many", testing::sample_texts(600));
+  const DocumentSequence sequence(store, select_documents(*store, Part::kAll, {}));
+  const auto plain = walk(sequence, std::nullopt), one = walk(sequence, 1), two = walk(sequence, 2);
+  ASSERT_EQ(plain.size(), 600u);
+  EXPECT_NE(one, plain);
+  EXPECT_NE(one, two);
+  for (const auto& order : {one, two})
+    for (size_t first = 0; first < 600; first += DocumentSequence::kBlock) {
+      const size_t size = std::min<size_t>(600 - first, DocumentSequence::kBlock);
+      const auto block = [&](const std::vector<uint64_t>& all) {
+        return std::set<uint64_t>(all.begin() + static_cast<int64_t>(first),
+                                  all.begin() + static_cast<int64_t>(first + size));
+      };
+      EXPECT_EQ(block(order), block(plain));
     }
-    return steps;
+  // Any range is cut out of the whole, wherever it begins.
+  std::vector<uint64_t> tokens;
+  for (const auto& piece : sequence.pieces(0, sequence.tokens(), 1))
+    for (uint64_t i = 0; i < piece.size; ++i) tokens.push_back(piece.begin + i);
+  for (uint64_t begin = 0; begin < sequence.tokens(); begin += 977) {
+    std::vector<uint64_t> range;
+    for (const auto& piece : sequence.pieces(begin, 301, 1)) {
+      EXPECT_EQ(piece.at, range.size());
+      for (uint64_t i = 0; i < piece.size; ++i) range.push_back(piece.begin + i);
+    }
+    const auto end = std::min<uint64_t>(begin + 301, tokens.size());
+    EXPECT_EQ(range, std::vector<uint64_t>(tokens.begin() + static_cast<int64_t>(begin),
+                                           tokens.begin() + static_cast<int64_t>(end)));
+  }
+}
+
+TEST_F(LoaderTest, EveryEpochHasEveryDocumentInAnotherOrder) {
+  const auto store = testing::make_store(folder_ / "many", testing::sample_texts(600));
+  const auto documents = select_documents(*store, Part::kAll, {});
+  // Length 1: the windows cover every token, and the epoch's order shows in which document follows which.
+  const Loader loader(store, documents, {.batch_size = 1, .length = 1});
+  std::multiset<int32_t> epochs[2];
+  for (int64_t s = 0; s < 2 * loader.windows(); ++s) epochs[s / loader.windows()].insert(loader.batch(s).targets[0]);
+  EXPECT_EQ(epochs[0], epochs[1]);
+  std::multiset<int32_t> all;
+  std::vector<int32_t> ids(store->token_count());
+  store->read(0, ids);
+  EXPECT_EQ(epochs[0], std::multiset<int32_t>(ids.begin(), ids.end()));
+
+  // Another epoch, another seed: other neighbours. A window is known by its targets.
+  const auto windows = [&](uint64_t seed, int64_t epoch) {
+    const Loader l(store, documents, {.batch_size = 1, .length = 64, .seed = seed});
+    std::set<std::vector<int32_t>> out;
+    for (int64_t w = 0; w < l.windows(); ++w) out.insert(l.batch(epoch * l.windows() + w).targets);
+    return out;
   };
-  const auto expected = rows(1, 1, 8);
-  EXPECT_EQ(rows(2, 1, 4), expected);
-  EXPECT_EQ(rows(1, 4, 2), expected);
-  EXPECT_EQ(rows(4, 2, 1), expected);
+  const auto first = windows(0, 0);
+  for (const auto& other : {windows(0, 1), windows(1, 0)}) {
+    size_t same = 0;
+    for (const auto& w : other) same += first.contains(w);
+    EXPECT_LT(same, first.size() / 4) << "windows are cut from documents in another order";
+  }
+  EXPECT_EQ(windows(0, 1), windows(0, 1));
+}
+
+// The global sequence of samples, put together from the ranks' batches, is the same whatever the number of processes,
+// the accumulation, and the step at which a new process begins.
+TEST_F(LoaderTest, SameSequenceForAnyWorldAndAnyResume) {
+  constexpr int64_t kRows = 24, kLength = 24;  // samples of a step
+  using Sample = std::pair<std::vector<int32_t>, std::vector<int32_t>>;
+  const auto sequence = [&](int64_t world, int64_t accumulation, int64_t from, int64_t to, Shuffle shuffle) {
+    std::vector<Sample> out;
+    const int64_t batch = kRows / world / accumulation;
+    for (int64_t step = from; step < to; ++step)
+      for (int64_t m = 0; m < accumulation; ++m)
+        for (int64_t rank = 0; rank < world; ++rank) {
+          // A loader of its own for every batch: nothing may be carried from one to the next.
+          const Loader loader = make({.batch_size = batch,
+                                      .length = kLength,
+                                      .accumulation = accumulation,
+                                      .world = world,
+                                      .rank = rank,
+                                      .shuffle = shuffle,
+                                      .seed = 3,
+                                      .fim = {.rate = 0.5}});
+          EXPECT_EQ(loader.samples_per_step(), kRows);
+          const Batch b = loader.batch(step, m);
+          for (int64_t r = 0; r < batch; ++r)
+            out.push_back({{b.inputs.begin() + r * kLength, b.inputs.begin() + (r + 1) * kLength},
+                           {b.targets.begin() + r * kLength, b.targets.begin() + (r + 1) * kLength}});
+        }
+    return out;
+  };
+  for (const Shuffle shuffle : {Shuffle::kNone, Shuffle::kWindows, Shuffle::kDocuments}) {
+    const auto whole = sequence(1, 1, 0, 15, shuffle);  // more than two epochs
+    for (const auto& [world, accumulation] :
+         {std::pair<int64_t, int64_t>{1, 4}, {2, 1}, {2, 3}, {3, 1}, {3, 2}, {8, 1}, {8, 3}})
+      EXPECT_EQ(sequence(world, accumulation, 0, 15, shuffle), whole) << world << " processes";
+    for (int64_t step = 0; step < 15; ++step) {
+      const auto rest = sequence(step % 2 ? 3 : 8, 1, step, 15, shuffle);
+      EXPECT_EQ(rest, std::vector<Sample>(whole.begin() + step * kRows, whole.end())) << "resumed at " << step;
+    }
+  }
 }
 
 TEST_F(LoaderTest, FimKeepsLengthAndStreamsAgree) {
@@ -163,7 +248,7 @@ TEST_F(LoaderTest, PrefetcherPassesErrorsOn) {
   bytes[kStoreHeaderSize + 1] = '\x7f';
   write_file(folder_ / "bad", bytes);
   const auto store = std::make_shared<TokenStore>(folder_ / "bad");
-  const auto loader = std::make_shared<Loader>(store, all(), LoaderOptions{.length = 16, .shuffle = false});
+  const auto loader = std::make_shared<Loader>(store, all(), LoaderOptions{.length = 16, .shuffle = Shuffle::kNone});
   Prefetcher prefetcher(loader, 0);
   expect_error(Exit::kBadData, {"token 0"}, [&] { prefetcher.next(); });
 }
@@ -174,6 +259,7 @@ TEST_F(LoaderTest, Refusals) {
   expect_error(Exit::kBadData, {"at least 100000 tokens"}, [&] { make({.length = 100000}); });
   expect_error(Exit::kUsage, {"fim", "rate"}, [&] { make({.fim = {.rate = 2}}); });
   expect_error(Exit::kUsage, {"packing", "loose"}, [] { parse_packing("loose"); });
+  expect_error(Exit::kUsage, {"shuffle", "words"}, [] { parse_shuffle("words"); });
   expect_error(Exit::kUsage, {"part", "half"}, [] { parse_part("half"); });
 }
 

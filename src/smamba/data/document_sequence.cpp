@@ -49,28 +49,60 @@ DocumentSequence::DocumentSequence(std::shared_ptr<const TokenStore> store, std:
   }
 }
 
-std::vector<DocumentSequence::Piece> DocumentSequence::pieces(uint64_t begin, uint64_t size) const {
+/// Goes over the documents of an order from the one that holds a position.
+class DocumentSequence::Walk {
+ public:
+  Walk(const DocumentSequence& sequence, uint64_t position, Order order) : sequence_(sequence), order_(order) {
+    const auto& ends = sequence.ends_;
+    at_ = static_cast<uint64_t>(std::upper_bound(ends.begin(), ends.end(), position) - ends.begin());
+    if (order_) at_ = at_ / kBlock * kBlock;
+    begin_ = at_ == 0 ? 0 : ends[at_ - 1];
+    index_ = index();
+    while (position >= end()) next();
+  }
+
+  uint64_t document() const { return sequence_.documents_[index_]; }
+  uint64_t begin() const { return begin_; }
+  uint64_t end() const { return begin_ + sequence_.length(index_); }
+  void next() {
+    begin_ = end();
+    ++at_;
+    index_ = index();
+  }
+
+ private:
+  /// Of the at_-th document of the order.
+  uint64_t index() const {
+    if (!order_) return at_;
+    const uint64_t first = at_ / kBlock * kBlock, size = std::min(kBlock, sequence_.documents() - first);
+    return first + permute(at_ - first, size, random_bits(*order_, stream_id("block"), first), stream_id("documents"));
+  }
+
+  const DocumentSequence& sequence_;
+  const Order order_;
+  uint64_t at_ = 0, index_ = 0, begin_ = 0;
+};
+
+std::vector<DocumentSequence::Piece> DocumentSequence::pieces(uint64_t begin, uint64_t size, Order order) const {
   std::vector<Piece> out;
   const uint64_t end = std::min(tokens(), begin + size);
-  auto i = static_cast<size_t>(std::upper_bound(ends_.begin(), ends_.end(), begin) - ends_.begin());
-  for (uint64_t p = begin; p < end; ++i) {
-    const DocumentView d = store_->document(documents_[i]);
-    const uint64_t offset = p - (ends_[i] - d.tokens()), n = std::min(ends_[i], end) - p;
+  if (begin >= end) return out;
+  Walk walk(*this, begin, order);
+  for (uint64_t p = begin; p < end; walk.next()) {
+    const DocumentView d = store_->document(walk.document());
+    const uint64_t offset = p - walk.begin(), n = std::min(walk.end(), end) - p;
     const double share = static_cast<double>(n) / static_cast<double>(d.tokens());
     out.push_back(
-        {p - begin, n, d.begin + offset, offset == 0, p + n == ends_[i], share * static_cast<double>(d.bytes)});
+        {p - begin, n, d.begin + offset, offset == 0, offset + n == d.tokens(), share * static_cast<double>(d.bytes)});
     p += n;
   }
   return out;
 }
 
-int32_t DocumentSequence::token_before(uint64_t position) const {
-  const auto i = static_cast<size_t>(std::upper_bound(ends_.begin(), ends_.end(), position) - ends_.begin());
-  const DocumentView d = store_->document(documents_[i]);
-  const uint64_t offset = position - (ends_[i] - d.tokens());
-  if (offset == 0) return store_->end_of_text();
+int32_t DocumentSequence::token_before(const Piece& piece) const {
+  if (piece.first) return store_->end_of_text();
   int32_t token = 0;
-  store_->read(d.begin + offset - 1, std::span(&token, 1));
+  store_->read(piece.begin - 1, std::span(&token, 1));
   return token;
 }
 

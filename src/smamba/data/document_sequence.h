@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -25,10 +26,16 @@ struct Split {
 std::vector<uint64_t> select_documents(const TokenStore& store, Part part, const Split& split);
 
 /// The documents, one after the other: position p pairs target S[p] with input S[p - 1], where S is their tokens and
-/// S[-1] is end_of_text. Documents end with end_of_text, so every document is entered through one. Immutable; 16 bytes
-/// a document.
+/// S[-1] is end_of_text. Documents end with end_of_text, so every document is entered through one.
+///
+/// An order permutes the documents inside each block of kBlock consecutive ones, by the stateless permutation of
+/// (order, block): a block keeps its tokens' range, so a position is found without going over the documents before its
+/// block, and no order is ever stored. Immutable; 16 bytes a document.
 class DocumentSequence {
  public:
+  static constexpr uint64_t kBlock = 256;
+  using Order = std::optional<uint64_t>;  // none: as they were given
+
   DocumentSequence(std::shared_ptr<const TokenStore> store, std::vector<uint64_t> documents);
 
   uint64_t tokens() const { return ends_.empty() ? 0 : ends_.back(); }
@@ -44,12 +51,17 @@ class DocumentSequence {
     bool first, last;  // holds the document's first / last (end_of_text) target
     double bytes;      // pro rata
   };
-  /// The pieces of positions [begin, begin + size), cut at the end of the sequence.
-  std::vector<Piece> pieces(uint64_t begin, uint64_t size) const;
-  /// The token before position p: the input that predicts it.
-  int32_t token_before(uint64_t position) const;
+  /// The pieces of positions [begin, begin + size), cut at the end of the sequence. O(log documents + pieces), and with
+  /// an order kBlock more.
+  std::vector<Piece> pieces(uint64_t begin, uint64_t size, Order order = std::nullopt) const;
+  /// The token before the first target of a piece: the input that predicts it.
+  int32_t token_before(const Piece& piece) const;
 
  private:
+  class Walk;
+
+  uint64_t length(uint64_t i) const { return ends_[i] - (i == 0 ? 0 : ends_[i - 1]); }
+
   std::shared_ptr<const TokenStore> store_;
   std::vector<uint64_t> documents_, ends_;
   uint64_t bytes_ = 0;

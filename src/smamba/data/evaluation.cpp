@@ -75,8 +75,9 @@ void EvaluationLoader::fill_row(const DocumentSequence& row, uint64_t begin, siz
   std::fill_n(inputs, length, rows_.front().store().end_of_text());
   if (begin >= row.tokens()) return;
   if (!options_.carry_state) batch.reset[start] = 1;
-  inputs[0] = row.token_before(begin);
-  for (const auto& piece : row.pieces(begin, length)) {
+  const auto pieces = row.pieces(begin, length);
+  inputs[0] = row.token_before(pieces.front());
+  for (const auto& piece : pieces) {
     const std::span targets(batch.targets.data() + start + piece.at, piece.size);
     row.store().read(piece.begin, targets);
     std::copy_n(targets.begin(), std::min<size_t>(piece.size, length - piece.at - 1),

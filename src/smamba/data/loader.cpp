@@ -23,8 +23,28 @@ Packing parse_packing(std::string_view text) {
   return text == "packed" ? Packing::kPacked : Packing::kContiguous;
 }
 
+Shuffle parse_shuffle(std::string_view text) {
+  if (text == "none") return Shuffle::kNone;
+  if (text == "windows") return Shuffle::kWindows;
+  require(text == "documents", "shuffle: expected \"none\", \"windows\" or \"documents\", found \"{}\"", text);
+  return Shuffle::kDocuments;
+}
+
+namespace {
+
+/// The documents in the seed's order, so that blocks of neighbours come from everywhere in the store.
+std::vector<uint64_t> ordered(std::vector<uint64_t> documents, const LoaderOptions& options) {
+  if (options.shuffle != Shuffle::kDocuments) return documents;
+  std::vector<uint64_t> out(documents.size());
+  for (uint64_t i = 0; i < out.size(); ++i)
+    out[i] = documents[permute(i, out.size(), options.seed, stream_id("documents"))];
+  return out;
+}
+
+}  // namespace
+
 Loader::Loader(std::shared_ptr<const TokenStore> store, std::vector<uint64_t> documents, const LoaderOptions& options)
-    : options_(options), sequence_(std::move(store), std::move(documents)) {
+    : options_(options), sequence_(std::move(store), ordered(std::move(documents), options)) {
   const auto positive = [](int64_t value, std::string_view name) {
     require(value >= 1, "loader: {}: expected at least 1, found {}", name, value);
   };
@@ -57,14 +77,17 @@ Batch Loader::batch(int64_t step, int64_t micro) const {
 void Loader::fill_row(int64_t sample, int64_t row, Batch& batch) const {
   const auto n = static_cast<uint64_t>(windows_), epoch = static_cast<uint64_t>(sample) / n;
   uint64_t window = static_cast<uint64_t>(sample) % n;
-  if (options_.shuffle)
-    window = permute(window, n, random_bits(options_.seed, stream_id("epoch"), epoch), stream_id("shuffle"));
+  const uint64_t key = random_bits(options_.seed, stream_id("epoch"), epoch);
+  if (options_.shuffle != Shuffle::kNone) window = permute(window, n, key, stream_id("shuffle"));
+  const DocumentSequence::Order order =
+      options_.shuffle == Shuffle::kDocuments ? DocumentSequence::Order(key) : std::nullopt;
 
   const auto length = static_cast<uint64_t>(options_.length);
   const size_t start = static_cast<size_t>(row) * length;
   Random random(random_bits(options_.seed, stream_id("fim"), static_cast<uint64_t>(sample)), "fim");
-  batch.inputs[start] = sequence_.token_before(window * length);
-  for (const auto& piece : sequence_.pieces(window * length, length)) {
+  const auto pieces = sequence_.pieces(window * length, length, order);
+  batch.inputs[start] = sequence_.token_before(pieces.front());
+  for (const auto& piece : pieces) {
     const std::span targets(batch.targets.data() + start + piece.at, piece.size);
     sequence_.store().read(piece.begin, targets);
     std::copy_n(targets.begin(), std::min(piece.size, length - piece.at - 1),

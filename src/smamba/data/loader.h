@@ -23,23 +23,33 @@ enum class Packing {
 };
 Packing parse_packing(std::string_view text);  // "packed", "contiguous"; Error(kUsage)
 
+/// What the order of an epoch permutes.
+enum class Shuffle {
+  kNone,
+  kWindows,    // the windows of the documents in the store's order
+  kDocuments,  // the documents, before they are cut into windows, and the windows
+};
+Shuffle parse_shuffle(std::string_view text);  // "none", "windows", "documents"; Error(kUsage)
+
 struct LoaderOptions {
   int64_t batch_size = 1;    // rows of one batch of one process
   int64_t length = 512;      // L
   int64_t accumulation = 1;  // batches of one process in one step
   int64_t world = 1, rank = 0;
   Packing packing = Packing::kPacked;
-  bool shuffle = true;
+  Shuffle shuffle = Shuffle::kDocuments;
   uint64_t seed = 0;
   FimOptions fim = {};
 };
 
 /// One step takes world * accumulation * batch_size consecutive samples of the global sequence. Sample g of the
-/// sequence is window permute(g mod W) of epoch g / W, where window w holds targets [w L, (w + 1) L) of the documents'
-/// sequence and W = tokens / L (the last incomplete window is left out). Row r of micro-batch m of process k takes
-/// sample ((step * accumulation + m) * world + k) * batch_size + r. Fill-in-the-middle transforms each run of targets
-/// inside one document, keeping its length, by random stream (seed, "fim", g). Thread-safe. Errors: Error(kUsage) for
-/// options, Error(kBadData) when the documents hold fewer than `length` tokens.
+/// sequence is window permute(g mod W) of epoch g / W, where window w holds targets [w L, (w + 1) L) of that epoch's
+/// documents and W = tokens / L (the last incomplete window is left out). The documents are permuted once by the seed,
+/// and in every epoch anew inside blocks of DocumentSequence::kBlock. Every permutation is a function of (seed, epoch),
+/// computed where it is needed. Row r of micro-batch m of process k takes sample
+/// ((step * accumulation + m) * world + k) * batch_size + r. Fill-in-the-middle transforms each run of targets inside
+/// one document, keeping its length, by random stream (seed, "fim", g). Thread-safe. Errors: Error(kUsage) for options,
+/// Error(kBadData) when the documents hold fewer than `length` tokens.
 class Loader {
  public:
   Loader(std::shared_ptr<const TokenStore> store, std::vector<uint64_t> documents, const LoaderOptions& options);

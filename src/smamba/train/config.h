@@ -15,6 +15,7 @@ struct DataConfig {
   std::string validation;  // a second store; empty: the validation part of `store`
   double validation_fraction = 0.02;
   std::string packing = "packed";
+  std::string shuffle = "documents";
 
   template <class V>
   void fields(V& v) {
@@ -25,6 +26,9 @@ struct DataConfig {
     v("packing", packing,
       "packed: windows with the state cleared at every document border; contiguous: windows over the joined documents",
       {"packed", "contiguous"});
+    v("shuffle", shuffle,
+      "what an epoch permutes: documents (then their windows), windows (of the documents in the store's order), none",
+      {"documents", "windows", "none"});
   }
 };
 

@@ -47,6 +47,7 @@ data::LoaderOptions loader_options(const TrainConfig& c) {
   o.length = c.length;
   o.accumulation = c.accumulate;
   o.packing = data::parse_packing(c.data.packing);
+  o.shuffle = data::parse_shuffle(c.data.shuffle);
   o.seed = static_cast<uint64_t>(c.seed);
   o.fim.rate = c.fim.rate;
   o.fim.spm_rate = c.fim.spm_rate;
@@ -179,6 +180,7 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
   require(!started || resume, "{}: expected a new run folder, found a run; --resume goes on with it", folder_.string());
   if (started) {
     TrainConfig saved;
+    saved.data.shuffle = "windows";  // what runs did that do not name it
     parse_toml(saved, read_file(folder_ / "config.toml"), (folder_ / "config.toml").string());
     const std::string change = forbidden_change(saved, config_);
     require(change.empty(), "--resume: expected the run's own configuration; {}", change);
