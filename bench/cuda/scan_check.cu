@@ -1,6 +1,6 @@
-// scan_check [quick]: holds the scan kernels to double precision on fresh random inputs: every transition and step
-// rule, both element types, ragged lengths, padded and unaligned views, resets, initial and final states, long
-// sequences cut into segments; and bit-equal gradients over repeated runs.
+// scan_check [quick | general | repeats | offsets]: holds the scan kernels to double precision on fresh random inputs:
+// every transition and step rule, both element types, ragged lengths, padded and unaligned views, resets, initial and
+// final states, long sequences cut into segments; bit-equal gradients over 1000 runs; arrays of more than 2^31 elements.
 #include "scan_device.h"
 
 using namespace harness;
@@ -113,8 +113,12 @@ void check_general(DType type) {
       check(p, type, 1, "modal, pairs");
     }
   for (const auto transition : {Transition::kCompanion, Transition::kCompanionTransposed, Transition::kSchwarz}) {
-    for (const ScanShape shape :
-         {ScanShape{2, 45, 40, 4}, {1, 33, 33, 1}, {1, 70, 32, 16}, {1, 20, 32, 32}, {1, 20, 40, 7}}) {
+    for (const ScanShape shape : {ScanShape{2, 45, 40, 4},
+                                  {1, 33, 33, 1},
+                                  {1, 270, 32, 16},
+                                  {1, 90, 32, 32},
+                                  {1, 20, 40, 7},
+                                  {1, 20, 40, 36}}) {
       const bool schwarz = transition == Transition::kSchwarz;
       if (!schwarz && shape.state > 8) continue;
       Problem p = with_everything(random_scan(shape, type, transition, Discretization::kBilinear));
@@ -126,14 +130,84 @@ void check_general(DType type) {
   }
 }
 
+/// A problem of timing size: its sequences are one tile of numbers, repeated.
+Problem large(ScanShape shape, ops::Transition transition, Discretization kind, bool fixed_b) {
+  Problem p = random_scan({1, 1, shape.channels, shape.state}, DType::kBFloat16, transition, kind);
+  p.batch = shape.batch, p.length = shape.length;
+  for (auto* x : {&p.u, &p.z, &p.d_out, &p.b, &p.c}) *x = normal(65537);
+  p.delta = normal(65537, 1, -3);
+  if (fixed_b) p.b_selective = false, p.b = normal(shape.state);
+  if (transition == Transition::kSchwarz)
+    for (double& a : p.a) a = float(1 + std::abs(a) / 4);
+  return p;
+}
+
+struct Family {
+  const char* name;
+  Transition transition;
+  Discretization kind;
+  bool fixed_b;
+};
+constexpr Family kFamilies[] = {{"mamba", Transition::kModal, Discretization::kEulerB, false},
+                                {"strict", Transition::kModal, Discretization::kZoh, true},
+                                {"schwarz", Transition::kSchwarz, Discretization::kBilinear, true}};
+
+/// The last batch row of arrays of more than 2^31 elements, against the same row as a problem of its own.
+void check_offsets() {
+  const ScanShape shape{257, 4096, 2048, 16};
+  for (const Family& f : kFamilies) {
+    checks.context = std::string("offsets beyond 2^31, ") + f.name;
+    const Problem p = large(shape, f.transition, f.kind, f.fixed_b);
+    Problem one = p;
+    one.batch = 1;
+    DeviceScan all(p, DType::kBFloat16, 0), row(one, DType::kBFloat16, 0);
+    auto last = [](const Sequence& s) {
+      return Sequence{static_cast<char*>(s.data) + 2 * (257 - 1) * s.batch_stride, s.batch_stride, s.time_stride};
+    };
+    row.args.u = last(all.args.u), row.args.delta = last(all.args.delta), row.args.z = last(all.args.z);
+    if (!f.fixed_b) row.args.b_sel = last(all.args.b_sel);
+    row.args.c_sel = last(all.args.c_sel);
+    row.args.a = all.args.a, row.args.b_fixed = all.args.b_fixed;
+    row.args.skip = all.args.skip, row.args.delta_bias = all.args.delta_bias;
+    row.gradients.d_out = last(all.gradients.d_out);
+    for (DeviceScan* s : {&all, &row}) s->forward(), s->backward();
+    CUDA_OK(cudaDeviceSynchronize());
+    auto same = [&](const char* what, const Sequence& big, const Sequence& small, int64_t width) {
+      const int64_t n = shape.length * width;
+      // Segments of time differ: equal to the rounding of the outputs.
+      checks.expect(what, download(last(big).data, n, DType::kBFloat16), download(small.data, n, DType::kBFloat16),
+                    4e-3);
+    };
+    same("out", all.args.out, row.args.out, shape.channels);
+    same("d_u", all.gradients.d_u, row.gradients.d_u, shape.channels);
+    same("d_delta", all.gradients.d_delta, row.gradients.d_delta, shape.channels);
+    same("d_z", all.gradients.d_z, row.gradients.d_z, shape.channels);
+    same("d_C", all.gradients.d_c_sel, row.gradients.d_c_sel, shape.state);
+    if (!f.fixed_b) same("d_B", all.gradients.d_b_sel, row.gradients.d_b_sel, shape.state);
+  }
+}
+
+/// Gradients to the last bit, run after run.
+void check_repeats() {
+  for (const Family& f : kFamilies)
+    for (const ScanShape shape : {ScanShape{2, 77, 40, 16}, {4, 512, 1024, 16}}) {
+      checks.context = std::string("1000 runs, ") + f.name + " L" + std::to_string(shape.length);
+      DeviceScan scan(large(shape, f.transition, f.kind, f.fixed_b), DType::kBFloat16, 0);
+      checks.expect(scan.repeats(1000), "all the same");
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool quick = argc > 1 && std::string(argv[1]) == "quick";
+  const std::string what = argc > 1 ? argv[1] : "all";
+  const bool all = what == "all";
   for (const DType type : {DType::kFloat32, DType::kBFloat16}) {
-    check_modal(type);
-    if (!quick) check_general(type);
+    if (all || what == "quick") check_modal(type);
+    if (all || what == "general") check_general(type);
   }
+  if (all || what == "repeats") check_repeats();
+  if (all || what == "offsets") check_offsets();
   std::printf("scan: %d comparisons, %d failed, worst at %.2f of its limit\n", checks.done, checks.failed,
               checks.worst);
   return checks.failed != 0;

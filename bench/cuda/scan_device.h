@@ -15,6 +15,12 @@ __global__ void repeat_kernel(const T* tile, int64_t tile_size, T* out, int64_t 
     out[i] = tile[(i + i / 65521) % tile_size];
 }
 
+/// Sets *differs where two arrays of bytes differ.
+static __global__ void compare_kernel(const uint8_t* a, const uint8_t* b, int64_t n, int* differs) {
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x)
+    if (a[i] != b[i]) *differs = 1;
+}
+
 /// Every sequence has `pad` unused elements after each row of time, and starts `pad` elements into its buffer: with pad
 /// = 1 nothing is aligned.
 class DeviceScan {
@@ -93,6 +99,33 @@ class DeviceScan {
     r.d_bias = download(gradients.d_delta_bias, d, DType::kFloat32);
     r.d_initial = download(gradients.d_initial_state, states, DType::kFloat32);
     return r;
+  }
+
+  /// Runs forward and backward `times` times, everything poisoned before each: whether all runs leave the same bytes.
+  bool repeats(int times) {
+    std::vector<Buffer> first;
+    Buffer differs(sizeof(int));
+    CUDA_OK(cudaMemset(differs.get(), 0, sizeof(int)));
+    for (int run = 0; run < times; ++run) {
+      for (Buffer& b : outputs_) b.poison();
+      forward_workspace_.poison();
+      backward_workspace_.poison();
+      forward();
+      backward();
+      for (size_t i = 0; i < outputs_.size(); ++i) {
+        if (run == 0) {
+          first.emplace_back(outputs_[i].bytes());
+          CUDA_OK(cudaMemcpy(first[i].get(), outputs_[i].get(), first[i].bytes(), cudaMemcpyDeviceToDevice));
+        } else {
+          compare_kernel<<<264, 256>>>(static_cast<const uint8_t*>(first[i].get()),
+                                       static_cast<const uint8_t*>(outputs_[i].get()), first[i].bytes(),
+                                       static_cast<int*>(differs.get()));
+        }
+      }
+    }
+    int result = 1;
+    CUDA_OK(cudaMemcpy(&result, differs.get(), sizeof(int), cudaMemcpyDeviceToHost));
+    return result == 0;
   }
 
   ops::ScanArgs args;

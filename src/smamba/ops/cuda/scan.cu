@@ -3,6 +3,7 @@
 #include "smamba/ops/cuda/kernels.h"
 #include "smamba/ops/cuda/scan_general.h"
 #include "smamba/ops/cuda/scan_plan.h"
+#include "smamba/ops/cuda/scan_schwarz.h"
 
 namespace smamba::ops::cuda {
 
@@ -40,6 +41,7 @@ SegmentBuffers segment_buffers(const ScanArgs& args, const ScanPlan& plan, float
 }
 
 int64_t scan_checkpoint_floats(const ScanArgs& args) {
+  if (is_schwarz(args)) return schwarz_checkpoint_floats(args);
   if (!is_real_modal(args)) return general_checkpoint_floats(args);
   return args.batch * scan_plan(args).chunks * args.channels * args.state;
 }
@@ -52,18 +54,23 @@ void scan_forward(const ScanArgs& args, void* workspace, void* stream) {
   if (args.batch == 0 || args.length == 0 || args.channels == 0) return;
   if (is_real_modal(args))
     modal_forward(args, workspace, stream);
+  else if (is_schwarz(args))
+    schwarz_forward(args, stream);
   else
     general_forward(args, stream);
 }
 
 int64_t scan_backward_workspace_bytes(const ScanArgs& args) {
-  return is_real_modal(args) ? modal_backward_workspace_bytes(args) : general_backward_workspace_bytes(args);
+  if (is_real_modal(args)) return modal_backward_workspace_bytes(args);
+  return is_schwarz(args) ? schwarz_backward_workspace_bytes(args) : general_backward_workspace_bytes(args);
 }
 
 void scan_backward(const ScanArgs& args, const ScanGradients& gradients, void* workspace, void* stream) {
   if (args.batch == 0 || args.length == 0 || args.channels == 0) return;
   if (is_real_modal(args))
     modal_backward(args, gradients, workspace, stream);
+  else if (is_schwarz(args))
+    schwarz_backward(args, gradients, workspace, stream);
   else
     general_backward(args, gradients, workspace, stream);
 }
