@@ -1,11 +1,11 @@
 // Backward pass of the bilinear scan in Schwarz coordinates; scan_schwarz.cuh has its plan.
 //
-// Chunks from the last to the first: states again from the checkpoint, then the adjoint by the same warp. With g the
+// Chunks from the last to the first: states again from the checkpoint, then the adjoint by the same warps. With g the
 // gradient of the state after a step (C dy added), v = (sigma I - A)^-T g is half of what the equations call v, and M =
 // h_t + h_(t-1) is twice m, so that their products need no factor:
 //   d h = 2 sigma v - g      d B = 2 v gain u       d (gain u) = 2 v · B
 //   d b_i = v_i M_(i+1) - v_(i+1) M_i      d g = -v_n M_n      d delta = sigma/2 (v · A M + gain u d (gain u))
-// The adjoint warp forms g and v only; the rest, and the sums over channels, are parallel over the steps.
+// The recurrence forms g and v only; the rest, and the sums over channels, are parallel over the steps.
 #include "smamba/ops/cuda/scan_close.h"
 #include "smamba/ops/cuda/scan_schwarz.cuh"
 #include "smamba/ops/cuda/scan_schwarz.h"
@@ -18,64 +18,54 @@ namespace {
 __device__ inline float softplus_slope(float delta) { return -expm1_given(-delta, exp2_fast(-delta * kLog2e)); }
 
 template <class T, int N, bool FIXED_B>
-struct BackwardBlock : Block<T, N, FIXED_B> {
-  using Base = Block<T, N, FIXED_B>;
+struct BackwardBlock : Block<T, N, FIXED_B, true> {
+  using Base = Block<T, N, FIXED_B, true>;
   using Base::a, Base::p, Base::s, Base::lane, Base::warp, Base::tid, Base::exists, Base::pad, Base::batch,
-      Base::channel, Base::matrix, Base::kChunk, Base::kQuads, Base::kPairs, Base::value, Base::pair_step;
+      Base::channel, Base::half_matrix, Base::half, Base::run_lane, Base::kChunk, Base::kQuads, Base::kPairs,
+      Base::kHalf, Base::pair_step;
 
+  const Matrix<N> matrix;
+  // By state, not position.
   float d_matrix[N] = {};  // the couplings', the last: the damping's
   float d_b[FIXED_B ? N : 1] = {};
   float d_gain = 0, d_skip = 0, d_bias = 0;
 
-  __device__ BackwardBlock(const Params& params, typename Base::Memory& shared) : Base(params, shared) {}
-
-  __device__ void stage_gradient(int64_t chunk) {
-    const int64_t t0 = chunk * kChunk;
-    const int count = this->steps_of(chunk);
-    float out[kPairs], z[kPairs];
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const int t = pair_step(j);
-      out[j] = value(p.gradients.d_out, t0 + t, t < count);
-      z[j] = value(a.z, t0 + t, a.z.data != nullptr && t < count);
-    }
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j)
-      s.dy[pair_step(j)][lane] = a.z.data != nullptr ? out[j] * z[j] * sigmoid(z[j]) : out[j];
-  }
+  __device__ BackwardBlock(const Params& params, typename Base::Memory& shared)
+      : Base(params, shared), matrix(load_matrix<N>(params.args)) {}
 
   /// g through the chunk's steps, the last first; v of each takes the place of its pivots.
-  __device__ void run_adjoint(float (&g)[N], int count) {
-    float next[N];
-    read_lane(next, s.inverse[count - 1], lane);
-#pragma unroll 2
-    for (int t = count - 1; t >= 0; --t) {
-      float inverse[N], c[N], v[N];
-      read_row(c, s.c[t]);
-      const float dy = s.dy[t][lane], twice_sigma = 2.f * s.steps[t][lane].x;
+  template <bool WHOLE>
+  __device__ void run_adjoint(float (&g)[kHalf], int count) {
+#pragma unroll(WHOLE ? kChunk : 1)
+    for (int t = (WHOLE ? kChunk : count) - 1; t >= 0; --t) {
+      const float4 step = *reinterpret_cast<const float4*>(&s.steps[t][run_lane]);
+      float inverse[kHalf], c[kHalf], v[kHalf];
+      read_row(c, &s.c[t][half * kHalf]);
+      read_lane(inverse, s.inverse[t] + half * (kQuads / 2), run_lane);
 #pragma unroll
-      for (int i = 0; i < N; ++i) inverse[i] = next[i];
-      read_lane(next, s.inverse[max(t - 1, 0)], lane);
+      for (int i = 0; i < kHalf; ++i) v[i] = g[i] = fmaf(c[i], step.w, g[i]);
+      solve<kHalf, true>(v, half_matrix, inverse, step.z);
+      write_lane(v, s.inverse[t] + half * (kQuads / 2), run_lane);
+      const float twice_sigma = 2.f * step.x;
 #pragma unroll
-      for (int i = 0; i < N; ++i) v[i] = g[i] = fmaf(c[i], dy, g[i]);
-      solve<N, true>(v, matrix, inverse);
-      write_lane(v, s.inverse[t], lane);
+      for (int i = 0; i < kHalf; ++i) g[i] = fmaf(twice_sigma, v[i], -g[i]);
+      if (!WHOLE && s.reset[t]) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) g[i] = fmaf(twice_sigma, v[i], -g[i]);
-      if (s.reset[t]) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) g[i] = 0;
+        for (int i = 0; i < kHalf; ++i) g[i] = 0;
       }
     }
   }
 
-  /// The sums over states of step t: v · A M and v · B; its share of d_matrix and, for a fixed B, d_b.
-  __device__ float2 step_sums(int t, float input) {
+  /// The sums over states of a step: v · A M and v · B; its share of d_matrix and, for a fixed B, d_b.
+  __device__ float2 step_sums(int64_t chunk, int t, float input) {
     float v[N], sum[N], h[N], b[N];
     read_lane(v, s.inverse[t], lane);
-    read_lane(sum, s.states[t + 1], lane);
+    read_lane(sum, s.states[t], lane);
     if (!s.reset[t]) {
-      read_lane(h, s.states[t], lane);
+      if (t > 0)
+        read_lane(h, s.states[t - 1], lane);
+      else
+        this->restore(h, chunk, 0, lane, true);
 #pragma unroll
       for (int i = 0; i < N; ++i) sum[i] += h[i];
     }
@@ -83,16 +73,17 @@ struct BackwardBlock : Block<T, N, FIXED_B> {
     float product[2] = {0, 0}, diagonal[2] = {0, 0}, to_input[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < N; ++i) {
+      const int at = position<N>(i), after = position<N>((i + 1) % N);
       if (i < N - 1) {
-        const float x = fmaf(v[i], sum[(i + 1) % N], -v[(i + 1) % N] * sum[i]);
+        const float x = fmaf(v[at], sum[after], -v[after] * sum[at]);
         d_matrix[i] += x;
         product[i % 2] = fmaf(matrix.coupling[i % (N - 1)], x, product[i % 2]);
       }
-      diagonal[i % 2] = fmaf(v[i], sum[i], diagonal[i % 2]);
-      to_input[i % 2] = fmaf(v[i], b[i], to_input[i % 2]);
-      if constexpr (FIXED_B) d_b[i] = fmaf(2.f * input, v[i], d_b[i]);
+      diagonal[i % 2] = fmaf(v[at], sum[at], diagonal[i % 2]);
+      to_input[i % 2] = fmaf(v[at], b[at], to_input[i % 2]);
+      if constexpr (FIXED_B) d_b[i] = fmaf(2.f * input, v[at], d_b[i]);
     }
-    const float last = v[N - 1] * sum[N - 1];
+    const float last = v[position<N>(N - 1)] * sum[position<N>(N - 1)];
     d_matrix[N - 1] -= last;
     float total = product[0] + product[1];
     total = fmaf(-matrix.damping, last, total);
@@ -100,35 +91,26 @@ struct BackwardBlock : Block<T, N, FIXED_B> {
     return make_float2(total, to_input[0] + to_input[1]);
   }
 
-  __device__ void finish_steps(int64_t chunk) {
+  __device__ void finish_steps(int64_t chunk, int count, const typename Base::Raw& r) {
     const int64_t t0 = chunk * kChunk;
-    const int count = this->steps_of(chunk);
     const ScanGradients& gr = p.gradients;
-    float u[kPairs], z[kPairs], out[kPairs];
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const int t = pair_step(j);
-      u[j] = value(a.u, t0 + t, t < count);
-      z[j] = value(a.z, t0 + t, a.z.data != nullptr && t < count);
-      out[j] = value(gr.d_out, t0 + t, t < count);
-    }
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
       const int t = pair_step(j);
       if (t >= count || !exists) continue;
-      const float2 step = s.steps[t][lane];
-      const float2 sums = step_sums(t, step.y);
-      const float dy = s.dy[t][lane], d_input = 2.f * sums.y, delta = 2.f / step.x;
-      const float d_delta = 0.5f * step.x * fmaf(step.y, d_input, sums.x);
+      const Step step = s.steps[t][lane];
+      const float2 sums = step_sums(chunk, t, step.input);
+      const float u = to_float(r.u[j]), d_input = 2.f * sums.y, delta = 2.f * reciprocal_fast(step.sigma);
+      const float d_delta = 0.5f * step.sigma * fmaf(step.input, d_input, sums.x);
       const float d_raw = a.softplus ? d_delta * softplus_slope(delta) : d_delta;
-      this->put(gr.d_u, t0 + t, fmaf(d_input, this->gain, dy * this->skip));
+      this->put(gr.d_u, t0 + t, fmaf(d_input, this->gain, step.dy * this->skip));
       this->put(gr.d_delta, t0 + t, d_raw);
       if (gr.d_z.data != nullptr) {
-        const float sz = sigmoid(z[j]), y = fmaf(this->skip, u[j], this->read_out(t));
-        this->put(gr.d_z, t0 + t, out[j] * y * sz * fmaf(z[j], 1.f - sz, 1.f));
+        const float z = to_float(r.z[j]), sz = sigmoid(z), y = fmaf(this->skip, u, this->read_out(t));
+        this->put(gr.d_z, t0 + t, to_float(r.d_out[j]) * y * sz * fmaf(z, 1.f - sz, 1.f));
       }
-      d_gain = fmaf(d_input, u[j], d_gain);
-      d_skip = fmaf(dy, u[j], d_skip);
+      d_gain = fmaf(d_input, u, d_gain);
+      d_skip = fmaf(step.dy, u, d_skip);
       d_bias += d_raw;
     }
   }
@@ -151,6 +133,7 @@ struct BackwardBlock : Block<T, N, FIXED_B> {
     return sum;
   }
   __device__ void put_row(float* row, int q, float4 x) const {
+    if (q >= kQuads / 2) q = kQuads - 1 - (q - kQuads / 2), x = make_float4(x.w, x.z, x.y, x.x);
     if (pad == 0) {
       *reinterpret_cast<float4*>(row + 4 * q) = x;
       return;
@@ -161,11 +144,11 @@ struct BackwardBlock : Block<T, N, FIXED_B> {
       if (4 * q + i >= pad) row[4 * q + i - pad] = v[i];
   }
   /// dC and, for a selective B, dB of the chunk: two threads for every four states of a step.
-  __device__ void finish_rows(int64_t chunk) {
-    const int t = tid / 2 / kQuads, q = tid / 2 % kQuads, count = this->steps_of(chunk);
-    const float4 d_c = sum_channels(s.states[t + 1][q], [&](int at) { return s.dy[t][at]; });
+  __device__ void finish_rows(int64_t chunk, int count) {
+    const int t = tid / 2 / kQuads, q = tid / 2 % kQuads;
+    const float4 d_c = sum_channels(s.states[t][q], [&](int at) { return s.steps[t][at].dy; });
     float4 d_b_row = make_float4(0, 0, 0, 0);
-    if constexpr (!FIXED_B) d_b_row = sum_channels(s.inverse[t][q], [&](int at) { return 2.f * s.steps[t][at].y; });
+    if constexpr (!FIXED_B) d_b_row = sum_channels(s.inverse[t][q], [&](int at) { return 2.f * s.steps[t][at].input; });
     if (t >= count || tid % 2 != 0) return;
     float* row = p.rows + ((int64_t{blockIdx.x} * a.batch + batch) * a.length + chunk * kChunk + t) * p.width;
     put_row(row + p.first_c, q, d_c);
@@ -175,25 +158,26 @@ struct BackwardBlock : Block<T, N, FIXED_B> {
   /// The four warps' sums of x per channel, in order; only warp 0's result counts.
   __device__ float sum_warps(float x) {
     __syncthreads();
-    s.dy[warp][lane] = x;
+    s.steps[warp][lane].dy = x;
     __syncthreads();
-    return (s.dy[0][lane] + s.dy[1][lane]) + (s.dy[2][lane] + s.dy[3][lane]);
+    return (s.steps[0][lane].dy + s.steps[1][lane].dy) + (s.steps[2][lane].dy + s.steps[3][lane].dy);
   }
   __device__ void finish() {
-#pragma unroll
-    for (int i = 0; i < N; ++i) d_matrix[i] = sum_warps(d_matrix[i]);
-    if constexpr (FIXED_B) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) d_b[i] = sum_warps(d_b[i]);
-    }
-    d_gain = sum_warps(d_gain), d_skip = sum_warps(d_skip), d_bias = sum_warps(d_bias);
-    if (warp != 0 || !exists) return;
-    this->store_states(d_matrix, p.d_a);
-    if constexpr (FIXED_B) this->store_states(d_b, p.d_b);
     const int64_t at = batch * a.channels + channel, stride = a.batch * a.channels;
-    p.d_channel[at] = d_gain;
-    p.d_channel[at + stride] = d_skip;
-    p.d_channel[at + 2 * stride] = d_bias;
+    const bool writes = warp == 0 && exists;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float x = sum_warps(d_matrix[i]);
+      if (writes && i >= pad) p.d_a[at * a.state + i - pad] = x;
+      if constexpr (FIXED_B) {
+        const float y = sum_warps(d_b[i]);
+        if (writes && i >= pad) p.d_b[at * a.state + i - pad] = y;
+      }
+    }
+    const float sums[3] = {sum_warps(d_gain), sum_warps(d_skip), sum_warps(d_bias)};
+#pragma unroll
+    for (int i = 0; i < 3; ++i)
+      if (writes) p.d_channel[at + i * stride] = sums[i];
   }
 };
 
@@ -204,33 +188,31 @@ __global__ void __launch_bounds__(kThreads, blocks_per_multiprocessor(N))
   using B = BackwardBlock<T, N, FIXED_B>;
   typename B::Memory& s = *reinterpret_cast<typename B::Memory*>(memory);
   B block(p, s);
-  const bool runs = block.warp == block.runner;
-  float g[N];
-  block.load_states(g, runs ? p.gradients.d_final_state : nullptr);
+  float g[B::kHalf];
+  block.load_states(g, p.gradients.d_final_state);
+  typename B::Raw next = block.load(p.chunks - 1);
   for (int64_t chunk = p.chunks - 1; chunk >= 0; --chunk) {
     const int count = block.steps_of(chunk);
-    float h[N];
-    if (runs) {
-#pragma unroll
-      for (int q = 0; q < B::kQuads; ++q) {
-        const float4 v = block.exists ? *block.checkpoint(chunk, q) : make_float4(0, 0, 0, 0);
-        h[4 * q] = v.x, h[4 * q + 1] = v.y, h[4 * q + 2] = v.z, h[4 * q + 3] = v.w;
+    const typename B::Raw now = next;
+    float h[B::kHalf];
+    if (block.runs()) block.restore(h, chunk, block.half * (B::kQuads / 2), block.run_lane, block.run_exists());
+    const bool whole = block.stage(now, count, block.matrix);
+    if (chunk > 0) next = block.load(chunk - 1);
+    if (block.runs()) {
+      if (whole) {
+        block.template run<true>(h, count);
+        block.template run_adjoint<true>(g, count);
+      } else {
+        block.template run<false>(h, count);
+        block.template run_adjoint<false>(g, count);
       }
     }
-    block.stage_gradient(chunk);
-    block.stage(chunk);
     __syncthreads();
-    if (runs) {
-      write_lane(h, s.states[0], block.lane);
-      block.run(h, count);
-      block.run_adjoint(g, count);
-    }
-    __syncthreads();
-    block.finish_rows(chunk);
-    block.finish_steps(chunk);
+    block.finish_rows(chunk, count);
+    block.finish_steps(chunk, count, now);
     __syncthreads();
   }
-  if (runs) block.store_states(g, p.gradients.d_initial_state);
+  block.store_states(g, p.gradients.d_initial_state);
   block.finish();
 }
 

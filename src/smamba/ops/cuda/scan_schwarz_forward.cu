@@ -10,45 +10,37 @@ template <class T, int N, bool FIXED_B>
 __global__ void __launch_bounds__(kThreads, blocks_per_multiprocessor(N))
     forward_kernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(16) char memory[];
-  using B = Block<T, N, FIXED_B>;
+  using B = Block<T, N, FIXED_B, false>;
   typename B::Memory& s = *reinterpret_cast<typename B::Memory*>(memory);
   B block(p, s);
   const ScanArgs& a = p.args;
-  float h[N];
-  block.load_states(h, block.warp == block.runner ? a.initial_state : nullptr);
+  const Matrix<N> matrix = load_matrix<N>(a);
+  float h[B::kHalf];
+  block.load_states(h, a.initial_state);
+  typename B::Raw next = block.load(0);
   for (int64_t chunk = 0; chunk < p.chunks; ++chunk) {
     const int count = block.steps_of(chunk);
-    const int64_t t0 = chunk * B::kChunk;
-    block.stage(chunk);
-    float u[B::kPairs], z[B::kPairs];
-#pragma unroll
-    for (int j = 0; j < B::kPairs; ++j) {
-      const int t = B::pair_step(j);
-      u[j] = block.value(a.u, t0 + t, t < count);
-      z[j] = block.value(a.z, t0 + t, a.z.data != nullptr && t < count);
-    }
-    __syncthreads();
-    if (block.warp == block.runner) {
-      if (a.checkpoints != nullptr && block.exists) {
-#pragma unroll
-        for (int q = 0; q < B::kQuads; ++q)
-          *block.checkpoint(chunk, q) = make_float4(h[4 * q], h[4 * q + 1], h[4 * q + 2], h[4 * q + 3]);
-      }
-      block.run(h, count);
+    const typename B::Raw now = next;
+    const bool whole = block.stage(now, count, matrix);
+    if (chunk + 1 < p.chunks) next = block.load(chunk + 1);
+    if (block.runs()) {
+      block.save(h, chunk);
+      whole ? block.template run<true>(h, count) : block.template run<false>(h, count);
     }
     __syncthreads();
 #pragma unroll
     for (int j = 0; j < B::kPairs; ++j) {
       const int t = B::pair_step(j);
       if (t >= count || !block.exists) continue;
-      float y = fmaf(block.skip, u[j], block.read_out(t));
-      if (a.z.data != nullptr) y *= z[j] * sigmoid(z[j]);
-      block.put(a.out, t0 + t, y);
+      float y = fmaf(block.skip, to_float(now.u[j]), block.read_out(t));
+      const float z = to_float(now.z[j]);
+      if (a.z.data != nullptr) y *= z * sigmoid(z);
+      block.put(a.out, chunk * B::kChunk + t, y);
     }
     // C, still being read, is staged next.
     __syncthreads();
   }
-  if (block.warp == block.runner) block.store_states(h, a.final_state);
+  block.store_states(h, a.final_state);
 }
 
 }  // namespace
