@@ -1,6 +1,7 @@
 // scan_check [quick | general | repeats | offsets]: holds the scan kernels to double precision on fresh random inputs:
 // every transition and step rule, both element types, ragged lengths, padded and unaligned views, resets, initial and
-// final states, long sequences cut into segments; bit-equal gradients over 1000 runs; arrays of more than 2^31 elements.
+// final states, long sequences cut into segments; bit-equal gradients over 1000 runs; arrays of more than 2^31
+// elements.
 #include "scan_device.h"
 
 using namespace harness;
@@ -96,6 +97,11 @@ void check_modal(DType type) {
     check(with_fixed(random_scan({1, 50, 40, 64}, type, modal, kind), true, true), type, 0, name + " fixed B, C");
     check(with_everything(with_poles_per_channel(random_scan({2, 150, 40, 16}, type, modal, kind))), type, 0,
           name + " poles per channel");
+    check(with_fixed(with_poles_per_channel(random_scan({2, 150, 40, 16}, type, modal, kind)), true, false), type, 0,
+          name + " fixed B, poles per channel");
+    Problem zeros = with_everything(with_fixed(random_scan({1, 700, 24, 16}, type, modal, kind), true, false));
+    zeros.b[3] = zeros.b[15] = 0;
+    check(zeros, type, 0, name + " fixed B with zeros, segments everything");
     check(random_scan({1, 1100, 32, 16}, type, modal, kind), type, 0, name + " segments");
     Problem p = with_everything(random_scan({1, 700, 16, 16}, type, modal, kind));
     for (size_t i = 0; i < p.reset.size(); ++i) p.reset[i] = i == 300;

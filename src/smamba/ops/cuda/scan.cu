@@ -12,6 +12,10 @@ bool is_real_modal(const ScanArgs& args) {
          args.discretization != Discretization::kBilinear;
 }
 
+bool has_scaled_drive(const ScanArgs& args) {
+  return args.dtype == DType::kBFloat16 && args.b_sel.data == nullptr && args.shared_a;
+}
+
 ScanPlan scan_plan(const ScanArgs& args) {
   ScanPlan plan;
   plan.spt = states_per_thread(args.state);

@@ -64,6 +64,36 @@ __device__ inline void advance(float (&h)[SPT], StepFactors<SPT>& f, const float
   }
 }
 
+/// With a fixed B and shared poles the state is kept as h / scale, scale = B (zoh: B / pole): every state is then
+/// driven by w itself. Readouts are staged times scale; all that leaves the kernels is in the coordinates of the
+/// caller. A vanishing B stands for one too small to be seen.
+__device__ inline float drive_scale(float b) { return fabsf(b) < 1e-18f ? copysignf(1e-18f, b) : b; }
+
+/// h / scale <- Phi h / scale + Gamma w.
+template <int SPT, bool ZOH>
+__device__ inline void advance_scaled(float (&h)[SPT], StepFactors<SPT>& f, const float (&a2)[SPT], float delta,
+                                      float w) {
+#pragma unroll
+  for (int i = 0; i < SPT; ++i) {
+    f.e[i] = exp2_fast(delta * a2[i]);
+    h[i] = ZOH ? fmaf(f.e[i], h[i] + w, -w) : fmaf(f.e[i], h[i], w);
+  }
+}
+
+/// The scales of states n … n + 3.
+__device__ inline float4 drive_scale4(const ScanArgs& a, int n, bool zoh) {
+  float r[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float b = n + i < a.state ? a.b_fixed[n + i] : 0.f, pole = n + i < a.state ? a.a[n + i] : 1.f;
+    r[i] = drive_scale(zoh ? b * (1.f / (fabsf(pole) < 1e-12f ? kTinyPole : pole)) : b);
+  }
+  return make_float4(r[0], r[1], r[2], r[3]);
+}
+__device__ inline float4 operator*(float4 x, float4 y) {
+  return make_float4(x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w);
+}
+
 /// SPT consecutive floats from shared memory, 16 bytes at a time.
 template <int SPT>
 __device__ inline void read_states(float (&r)[SPT], const float* p) {
@@ -194,15 +224,15 @@ __device__ inline float4 fixed_row4(const float* fixed, int n, int state) {
   return make_float4(r[0], r[1], r[2], r[3]);
 }
 
-/// Calls f with the constants of the kernel to run: zoh, fixed B, vectors. float32 serves exactness, not speed: one
-/// kernel for both kinds of B and any alignment. So does bfloat16 where vectors are not possible.
+/// Calls f with the constants of the kernel to run: zoh, fixed B with shared poles, vectors. float32 serves exactness,
+/// not speed: one kernel for both kinds of B and any alignment. So does bfloat16 where vectors are not possible.
 template <class T, class F>
 void with_forms(const ScanArgs& args, bool vectors, F f) {
   const bool zoh = args.discretization == Discretization::kZoh;
   constexpr std::true_type yes;
   constexpr std::false_type no;
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    const bool fixed = args.b_sel.data == nullptr;
+    const bool fixed = has_scaled_drive(args);
     if (vectors) {
       if (zoh) return fixed ? f(yes, yes, yes) : f(yes, no, yes);
       return fixed ? f(no, yes, yes) : f(no, no, yes);

@@ -11,9 +11,7 @@ struct Workspace {
   int64_t segments = 0, rows = 0, d_a = 0, d_b = 0, d_channel = 0, scratch = 0, total = 0;  // offsets in floats
 };
 
-bool has_fixed_b_kernel(const ScanArgs& a) { return a.b_sel.data == nullptr && a.dtype == DType::kBFloat16; }
-
-int row_width(const ScanArgs& a, const ScanPlan& plan) { return (has_fixed_b_kernel(a) ? 4 : 8) * plan.spt; }
+int row_width(const ScanArgs& a, const ScanPlan& plan) { return (has_scaled_drive(a) ? 4 : 8) * plan.spt; }
 
 Workspace workspace_layout(const ScanArgs& a, const ScanPlan& plan) {
   Workspace w;
@@ -26,7 +24,7 @@ Workspace workspace_layout(const ScanArgs& a, const ScanPlan& plan) {
   w.rows = take(plan.channel_blocks * a.batch * a.length * width);
   w.segments = take(segment_floats(a, plan));
   w.d_a = take(pieces * a.channels * a.state);
-  w.d_b = take(has_fixed_b_kernel(a) ? pieces * a.channels * a.state : 0);
+  w.d_b = take(has_scaled_drive(a) ? pieces * a.channels * a.state : 0);
   w.d_channel = take(3 * pieces * a.channels);
   w.scratch = take(close_scratch_floats(a, width));
   return w;
@@ -50,7 +48,7 @@ void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* 
   p.segments = segment_buffers(args, p.plan, base + w.segments);
   p.rows = base + w.rows;
   p.d_a = base + w.d_a;
-  p.d_b = has_fixed_b_kernel(args) ? base + w.d_b : nullptr;
+  p.d_b = has_scaled_drive(args) ? base + w.d_b : nullptr;
   p.d_channel = base + w.d_channel;
   p.vectors = args.channels % 4 == 0 && args.state % 4 == 0;
   for (const Sequence* s : {&args.u, &args.delta, &args.z, &args.b_sel, &args.c_sel, &gradients.d_out, &gradients.d_u,
@@ -63,7 +61,7 @@ void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* 
   partials.blocks = p.plan.channel_blocks;
   partials.pieces = args.batch * p.plan.segments;
   partials.width = row_width(args, p.plan);
-  partials.first_c = has_fixed_b_kernel(args) ? 0 : 4 * p.plan.spt;
+  partials.first_c = has_scaled_drive(args) ? 0 : 4 * p.plan.spt;
   partials.rows = p.rows;
   partials.d_a = p.d_a;
   partials.d_b = p.d_b;

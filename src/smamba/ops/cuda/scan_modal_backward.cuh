@@ -70,7 +70,8 @@ struct BackwardBlock {
   const int steps;  // of this segment
 
   Poles<SPT> poles;
-  float fixed_b[SPT];
+  float scale[SPT];  // FIXED_B: states are kept divided by it, their adjoints times it
+  float4 row_scale;  // of the states whose C and dC this thread moves
   float carry[SPT];  // what the later steps give to the state before them
   float d_a[SPT], d_v[SPT];
   float d_gain[4] = {0, 0, 0, 0}, d_skip[4] = {0, 0, 0, 0}, d_bias[4] = {0, 0, 0, 0};
@@ -105,8 +106,12 @@ struct BackwardBlock {
     for (int i = 0; i < SPT; ++i) {
       const int n = m4 * SPT + i;
       d_a[i] = d_v[i] = 0;
-      fixed_b[i] = FIXED_B && n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f;
+      if constexpr (FIXED_B) {
+        scale[i] = drive_scale(n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f);
+        carry[i] *= scale[i];
+      }
     }
+    if constexpr (FIXED_B) row_scale = drive_scale4(a, tid % SPT * 4, ZOH);
   }
 
   /// States n … n+3 of B or C at the segment's step t.
@@ -131,7 +136,9 @@ struct BackwardBlock {
 #pragma unroll 2
     for (int v = tid; v < kVectors; v += kThreads) {
       const int r = v / SPT, n = v % SPT * 4;
-      *reinterpret_cast<float4*>(&s.c[r][n]) = row4(a.c_sel, a.c_fixed, c0 + r, n);
+      float4 c = row4(a.c_sel, a.c_fixed, c0 + r, n);
+      if constexpr (FIXED_B) c = c * row_scale;
+      *reinterpret_cast<float4*>(&s.c[r][n]) = c;
       if constexpr (!FIXED_B) *reinterpret_cast<float4*>(&s.b[r][n]) = row4(a.b_sel, a.b_fixed, c0 + r, n);
     }
     uint8_t reset = 0;
@@ -166,15 +173,20 @@ struct BackwardBlock {
 
   /// B as advance() wants it: divided by the pole for zoh.
   __device__ void read_b(float (&b)[SPT], int t) const {
+    read_states(b, &s.b[t][m4 * SPT]);
+    if constexpr (ZOH) {
+#pragma unroll
+      for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
+    }
+  }
+  __device__ void advance_state(float (&h)[SPT], StepFactors<SPT>& f, int t) const {
+    const float2 step = s.steps[t][warp * 8 + l4];
     if constexpr (FIXED_B) {
-#pragma unroll
-      for (int i = 0; i < SPT; ++i) b[i] = fixed_b[i];
+      advance_scaled<SPT, ZOH>(h, f, poles.a2, step.x, step.y);
     } else {
-      read_states(b, &s.b[t][m4 * SPT]);
-      if constexpr (ZOH) {
-#pragma unroll
-        for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
-      }
+      float b[SPT];
+      read_b(b, t);
+      advance<SPT, ZOH, kPrecise>(h, f, poles.a2, step.x, step.y, b);
     }
   }
 
@@ -199,11 +211,8 @@ struct BackwardBlock {
 #pragma unroll
           for (int i = 0; i < SPT; ++i) h[i] = 0;
         }
-        const float2 step = s.steps[t][warp * 8 + l4];
-        float b[SPT];
-        read_b(b, t);
         StepFactors<SPT> f;
-        advance<SPT, ZOH, kPrecise>(h, f, poles.a2, step.x, step.y, b);
+        advance_state(h, f, t);
       }
     }
   }
@@ -281,10 +290,7 @@ struct BackwardBlock {
         before[k][i] = h[i];
         if (reset) h[i] = 0;
       }
-      const float2 step = s.steps[t0 + k][warp * 8 + l4];
-      float b[SPT];
-      read_b(b, t0 + k);
-      advance<SPT, ZOH, kPrecise>(h, f[k], poles.a2, step.x, step.y, b);
+      advance_state(h, f[k], t0 + k);
     }
     GroupSums sums;
 #pragma unroll
@@ -305,7 +311,7 @@ struct BackwardBlock {
     const float2 step = s.steps[t][warp * 8 + l4];
     const float dy = s.dy[t][warp * 8 + l4];
     float b[SPT], c[SPT], row_b[SPT], row_c[SPT];
-    read_b(b, t);
+    if constexpr (!FIXED_B) read_b(b, t);
     read_states(c, &s.c[t][m4 * SPT]);
     float y = 0, d_delta = 0, d_w = 0;
 #pragma unroll
@@ -314,13 +320,13 @@ struct BackwardBlock {
       row_c[i] = dy * h[i];
       y = fmaf(c[i], h[i], y);
       const float q = g * f.e[i];
-      const float v = step.y * b[i];
+      const float v = FIXED_B ? step.y : step.y * b[i];
       const float from = reset ? 0.f : before[i];
       const float dx = q * (ZOH ? from + v : from);
       d_delta = fmaf(poles.a2[i], dx, d_delta);
       d_a[i] = fmaf(step.x, dx, d_a[i]);
       const float dv = !ZOH ? g : kPrecise ? g * f.em1[i] : q - g;
-      d_w = fmaf(dv, b[i], d_w);
+      d_w = FIXED_B ? d_w + dv : fmaf(dv, b[i], d_w);
       if constexpr (FIXED_B) {
         d_v[i] = fmaf(dv, step.y, d_v[i]);
       } else {
@@ -354,6 +360,7 @@ struct BackwardBlock {
             *reinterpret_cast<const float4*>(&s.saved[w][tile][r / kGroup * kGroupFloats + r % kGroup * kWidth + n]);
         sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
       }
+      if constexpr (FIXED_B) sum = sum * row_scale;
       *reinterpret_cast<float4*>(to + v * 4) = sum;
     }
   }
@@ -425,13 +432,14 @@ struct BackwardBlock {
     if (!owns_channel()) return;
     if constexpr (ZOH) {
 #pragma unroll
-      for (int i = 0; i < SPT; ++i) d_a[i] -= d_v[i] * poles.inverse[i] * (FIXED_B ? fixed_b[i] : 1.f);
+      for (int i = 0; i < SPT; ++i) d_a[i] -= d_v[i] * poles.inverse[i];
     }
     store_state(d_a, p.d_a + segment_row(), m4 * SPT, state);
     if constexpr (FIXED_B) {
-      if constexpr (ZOH) {
 #pragma unroll
-        for (int i = 0; i < SPT; ++i) d_v[i] *= poles.inverse[i];
+      for (int i = 0; i < SPT; ++i) {
+        d_v[i] *= (ZOH ? poles.inverse[i] : 1.f) / scale[i];
+        carry[i] /= scale[i];
       }
       store_state(d_v, p.d_b + segment_row(), m4 * SPT, state);
     }

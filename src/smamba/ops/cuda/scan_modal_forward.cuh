@@ -27,6 +27,7 @@ template <class T, int SPT, bool ZOH, bool FIXED_B, bool VECTORS, Pass PASS>
 struct ForwardBlock {
   static constexpr bool kPrecise = std::is_same_v<T, float>;
   static constexpr bool kAdjoint = PASS == Pass::kAdjointCarry, kOutput = PASS == Pass::kOutput;
+  static constexpr bool kScaled = FIXED_B && !kAdjoint;
   static constexpr bool kNeedsB = !FIXED_B && !kAdjoint, kNeedsC = PASS != Pass::kCarry;
   static constexpr int kStates = 4 * SPT;
   static constexpr int kRowVectors = SPT / 4;  // of B and C, staged by one thread: 2 · 16 · kStates / 4 / kThreads
@@ -57,7 +58,8 @@ struct ForwardBlock {
 
   float h[SPT];
   float product[SPT];  // kAdjointCarry: Π Phi; h is then the sum
-  float fixed_b[SPT];
+  float scale[SPT];    // kScaled
+  float4 row_scale;    // of the states whose C this thread stages
   Poles<SPT> poles;
   ChannelFactors factors;
   Column<T, VECTORS> u, delta, z, out, rows[kRowVectors];
@@ -101,8 +103,12 @@ struct ForwardBlock {
     for (int i = 0; i < SPT; ++i) {
       const int n = m4 * SPT + i;
       product[i] = 1;
-      fixed_b[i] = FIXED_B && n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f;
+      if constexpr (kScaled) {
+        scale[i] = drive_scale(n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f);
+        h[i] /= scale[i];
+      }
     }
+    if constexpr (kScaled) row_scale = drive_scale4(a, vector_state(tid), ZOH);
     u = column_of(kAdjoint ? p.d_out : a.u);
     delta = column_of(a.delta);
     if (PASS != Pass::kCarry) z = column_of(a.z);
@@ -152,23 +158,19 @@ struct ForwardBlock {
     for (int j = 0; j < kRowVectors; ++j) {
       const int v = tid + j * kThreads;
       float(*to)[kStates] = is_c(v) ? s.c : s.b;
-      *reinterpret_cast<float4*>(&to[vector_row(v)][vector_state(v)]) =
-          rows[j].n > 0 ? to_float4(next_rows[j]) : fixed_rows[j];
+      float4 values = rows[j].n > 0 ? to_float4(next_rows[j]) : fixed_rows[j];
+      if constexpr (kScaled) values = values * row_scale;
+      *reinterpret_cast<float4*>(&to[vector_row(v)][vector_state(v)]) = values;
     }
     if (column == 0) s.reset[row] = next.reset;
     return __syncthreads_or(next.reset) != 0;
   }
 
   __device__ void read_b(float (&b)[SPT], int t) const {
-    if constexpr (FIXED_B) {
+    read_states(b, &s.b[t][m4 * SPT]);
+    if constexpr (ZOH) {
 #pragma unroll
-      for (int i = 0; i < SPT; ++i) b[i] = fixed_b[i];
-    } else {
-      read_states(b, &s.b[t][m4 * SPT]);
-      if constexpr (ZOH) {
-#pragma unroll
-        for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
-      }
+      for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
     }
   }
 
@@ -180,7 +182,7 @@ struct ForwardBlock {
       delta_sum = -INFINITY;
     }
     const float2 now = s.steps[t][warp * 8 + l4];
-    float b[SPT], c[SPT];
+    float c[SPT];
     if constexpr (kNeedsC) read_states(c, &s.c[t][m4 * SPT]);
     if constexpr (!kOutput) delta_sum += now.x;
     if constexpr (kAdjoint) {
@@ -191,9 +193,14 @@ struct ForwardBlock {
       }
       return;
     }
-    read_b(b, t);
     StepFactors<SPT> f;
-    advance<SPT, ZOH, kPrecise>(h, f, poles.a2, now.x, now.y, b);
+    if constexpr (kScaled) {
+      advance_scaled<SPT, ZOH>(h, f, poles.a2, now.x, now.y);
+    } else {
+      float b[SPT];
+      read_b(b, t);
+      advance<SPT, ZOH, kPrecise>(h, f, poles.a2, now.x, now.y, b);
+    }
     if constexpr (kOutput) {
       float partial = c[0] * h[0];
 #pragma unroll
@@ -237,7 +244,7 @@ struct ForwardBlock {
     out.store(tile, y);
   }
 
-  /// Segments are whole chunks long.
+  /// Segments are whole chunks long. A scaled state is kept as it is.
   __device__ void checkpoint(int tile) const {
     constexpr int kChunkTiles = chunk_length(SPT) / kTile;
     if (tile % kChunkTiles != 0 || p.args.checkpoints == nullptr || !owns_channel()) return;
@@ -265,6 +272,10 @@ struct ForwardBlock {
       if constexpr (kOutput) finish_tile(tile, now);
     }
     if (!owns_channel()) return;
+    if constexpr (kScaled) {
+#pragma unroll
+      for (int i = 0; i < SPT; ++i) h[i] *= scale[i];
+    }
     if constexpr (!kOutput) {
       store_state(h, state_row(p.segments.local), m4 * SPT, int(p.args.state));
       if (m4 == 0) p.segments.sum[(batch * p.plan.segments + segment) * p.args.channels + channel] = delta_sum;

@@ -28,6 +28,9 @@ ScanPlan scan_plan(const ScanArgs& args);
 /// Real poles (zoh or euler_b): the fast kernels. All else runs on the general kernels.
 bool is_real_modal(const ScanArgs& args);
 
+/// bfloat16 with a fixed B and shared poles: kernels that keep B out of the steps.
+bool has_scaled_drive(const ScanArgs& args);
+
 // Segment scratch: states that enter each segment, the segments' own end states, and their sums of delta.
 struct SegmentBuffers {
   float* enter = nullptr;  // (B, segments, D, S)

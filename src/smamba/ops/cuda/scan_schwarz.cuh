@@ -160,6 +160,7 @@ template <class T, int N, bool FIXED_B, bool BACKWARD>
 struct Block {
   using Memory = Shared<N>;
   static constexpr int kChunk = Memory::kChunk, kQuads = Memory::kQuads, kHalf = N / 2;
+  static constexpr int kUnroll = BACKWARD ? 4 : 8;     // of the recurrence; more overflows the instruction cache
   static constexpr int kPairs = kChunk / kWarps;       // steps of a chunk that a thread prepares and finishes
   static constexpr int kRows = kChunk * N / kThreads;  // elements of B and of C that it stages
   static_assert(kRows == 2);
@@ -212,8 +213,15 @@ struct Block {
   __device__ static int row_position(int k) { return (int(threadIdx.x) + k * kThreads) % N; }
   __device__ int row_state(int k) const { return position<N>(row_position(k)) - pad; }
 
-  __device__ T value(const Sequence& q, int64_t t, bool in) const {
-    return in && exists && q.data != nullptr ? *at<T>(q, batch, t, channel) : from_float<T>(0.f);
+  /// This thread's elements of a (B, L, D) array in the chunk that starts at t0: one every kWarps steps.
+  __device__ void values(T (&x)[kPairs], const Sequence& q, int64_t t0, int count) const {
+    const T* from = at<T>(q, batch, t0 + warp, channel);
+    const int64_t stride = kWarps * q.time_stride;
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j, from += stride) {
+      x[j] = from_float<T>(0.f);
+      if (pair_step(j) < count && exists && q.data != nullptr) x[j] = *from;
+    }
   }
   __device__ void put(const Sequence& q, int64_t t, float x) const { *at<T>(q, batch, t, channel) = from_float<T>(x); }
   __device__ T row_value(const Sequence& q, int64_t t, int i, bool in) const {
@@ -225,14 +233,10 @@ struct Block {
     const int64_t t0 = chunk * kChunk;
     const int count = steps_of(chunk);
     Raw r;
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const int t = pair_step(j);
-      r.u[j] = value(a.u, t0 + t, t < count);
-      r.delta[j] = value(a.delta, t0 + t, t < count);
-      r.z[j] = value(a.z, t0 + t, t < count);
-      if constexpr (BACKWARD) r.d_out[j] = value(p.gradients.d_out, t0 + t, t < count);
-    }
+    values(r.u, a.u, t0, count);
+    values(r.delta, a.delta, t0, count);
+    values(r.z, a.z, t0, count);
+    if constexpr (BACKWARD) values(r.d_out, p.gradients.d_out, t0, count);
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       const int t = row_step(k);
@@ -279,13 +283,13 @@ struct Block {
     return __syncthreads_or(r.reset) == 0 && count == kChunk;
   }
 
-  /// The recurrence over the chunk, by two warps. WHOLE: a chunk without a reset; unrolled, its addresses are constants
-  /// and the loads of later steps move ahead.
+  /// The recurrence over the chunk, by two warps. WHOLE: a chunk without a reset; unrolled by kUnroll, its addresses
+  /// are constants and the loads of later steps move ahead.
   template <bool WHOLE>
   __device__ void run(float (&h)[kHalf], int count) {
     float b[kHalf];
     read_row(b, &s.b[0][half * kHalf]);
-#pragma unroll(WHOLE ? kChunk : 1)
+#pragma unroll(WHOLE ? kUnroll : 1)
     for (int t = 0; t < (WHOLE ? kChunk : count); ++t) {
       if (!WHOLE && s.reset[t]) {
 #pragma unroll

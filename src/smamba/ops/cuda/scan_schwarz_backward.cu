@@ -22,7 +22,7 @@ struct BackwardBlock : Block<T, N, FIXED_B, true> {
   using Base = Block<T, N, FIXED_B, true>;
   using Base::a, Base::p, Base::s, Base::lane, Base::warp, Base::tid, Base::exists, Base::pad, Base::batch,
       Base::channel, Base::half_matrix, Base::half, Base::run_lane, Base::kChunk, Base::kQuads, Base::kPairs,
-      Base::kHalf, Base::pair_step;
+      Base::kHalf, Base::kUnroll, Base::pair_step;
 
   const Matrix<N> matrix;
   // By state, not position.
@@ -36,7 +36,7 @@ struct BackwardBlock : Block<T, N, FIXED_B, true> {
   /// g through the chunk's steps, the last first; v of each takes the place of its pivots.
   template <bool WHOLE>
   __device__ void run_adjoint(float (&g)[kHalf], int count) {
-#pragma unroll(WHOLE ? kChunk : 1)
+#pragma unroll(WHOLE ? kUnroll : 1)
     for (int t = (WHOLE ? kChunk : count) - 1; t >= 0; --t) {
       const float4 step = *reinterpret_cast<const float4*>(&s.steps[t][run_lane]);
       float inverse[kHalf], c[kHalf], v[kHalf];
@@ -191,13 +191,22 @@ __global__ void __launch_bounds__(kThreads, blocks_per_multiprocessor(N))
   float g[B::kHalf];
   block.load_states(g, p.gradients.d_final_state);
   typename B::Raw next = block.load(p.chunks - 1);
+  float entering[B::kHalf] = {};
+  auto load_entering = [&](int64_t chunk) {
+    if (block.runs()) block.restore(entering, chunk, block.half * (B::kQuads / 2), block.run_lane, block.run_exists());
+  };
+  load_entering(p.chunks - 1);
   for (int64_t chunk = p.chunks - 1; chunk >= 0; --chunk) {
     const int count = block.steps_of(chunk);
     const typename B::Raw now = next;
     float h[B::kHalf];
-    if (block.runs()) block.restore(h, chunk, block.half * (B::kQuads / 2), block.run_lane, block.run_exists());
+#pragma unroll
+    for (int i = 0; i < B::kHalf; ++i) h[i] = entering[i];
     const bool whole = block.stage(now, count, block.matrix);
-    if (chunk > 0) next = block.load(chunk - 1);
+    if (chunk > 0) {
+      next = block.load(chunk - 1);
+      load_entering(chunk - 1);
+    }
     if (block.runs()) {
       if (whole) {
         block.template run<true>(h, count);
