@@ -22,21 +22,28 @@ class FrameWriter:
     def _header(self, kind, size):
         self.stream.write(kind + struct.pack("<Q", size))
 
-    def texts(self, lengths, parts):
-        """`lengths`: bytes-like of little-endian 64-bit lengths; `parts`: buffers that together are the texts."""
+    def _rows(self, kind, lengths, parts):
         lengths = memoryview(lengths).cast("B")
         parts = [memoryview(p).cast("B") for p in parts]
-        self._header(b"B", 8 + len(lengths) + sum(map(len, parts)))
+        self._header(kind, 8 + len(lengths) + sum(map(len, parts)))
         self.stream.write(struct.pack("<Q", len(lengths) // 8))
         self.stream.write(lengths)
         for part in parts:
             self.stream.write(part)
+
+    def texts(self, lengths, parts):
+        """`lengths`: bytes-like of little-endian 64-bit lengths; `parts`: buffers that together are the texts."""
+        self._rows(b"B", lengths, parts)
 
     def tokens(self, ids):
         """`ids`: bytes-like of little-endian 32-bit token ids."""
         ids = memoryview(ids).cast("B")
         self._header(b"T", len(ids))
         self.stream.write(ids)
+
+    def token_lists(self, lengths, parts):
+        """As texts(), in 32-bit token ids: `lengths` count ids, `parts` hold them."""
+        self._rows(b"L", lengths, parts)
 
     def error(self, message, code):
         payload = bytes([code]) + " ".join(str(message).split()).encode("utf-8", "replace")

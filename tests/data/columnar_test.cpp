@@ -26,6 +26,14 @@ std::string texts_frame(const std::vector<std::string>& texts) {
 std::string tokens_frame(const std::vector<int32_t>& ids) {
   return frame('T', std::string(reinterpret_cast<const char*>(ids.data()), 4 * ids.size()));
 }
+std::string lists_frame(const std::vector<std::vector<int32_t>>& rows) {
+  std::string lengths, content;
+  for (const auto& row : rows) {
+    lengths += number(row.size());
+    content += std::string(reinterpret_cast<const char*>(row.data()), 4 * row.size());
+  }
+  return frame('L', number(rows.size()) + lengths + content);
+}
 const std::string kHello = "SMREAD1\n", kEnd = frame('Z', "");
 
 class Columnar : public ::testing::Test {
@@ -95,6 +103,16 @@ TEST_F(Columnar, LongTokenColumnIsCutInFixedPieces) {
   EXPECT_EQ(d[1].size(), 1200000u - (1u << 20));
 }
 
+TEST_F(Columnar, RowsOfTokensEndTheirDocuments) {
+  auto o = reader(kHello + lists_frame({{'a', 'b'}, {'c', 256, 'd'}, {}, {256}}) + lists_frame({{'e'}}) + kEnd);
+  EXPECT_EQ(documents(o), (std::vector<std::string>{"ab", "c", "d", "e"}));
+  const PrepareProgress p = prepare_store(o);
+  EXPECT_EQ(p.rows, 5u);
+  EXPECT_EQ(p.skipped, 2u);
+  o.row_limit = 2;
+  EXPECT_EQ(documents(o), (std::vector<std::string>{"ab", "c", "d"}));
+}
+
 TEST_F(Columnar, RefusalsOfTheReader) {
   refused(Exit::kBadData, {"expected a column"},
           reader(kHello + frame('E',
@@ -114,11 +132,13 @@ TEST_F(Columnar, BadFrames) {
   refused(Exit::kIo, {"greeting"}, reader("SMREAD2\n" + kEnd));
   refused(Exit::kIo, {"frame type", "0x51"}, reader(kHello + frame('Q', "")));
   refused(Exit::kIo, {"at most"}, reader(kHello + "B" + number(uint64_t{1} << 40)));
-  refused(Exit::kIo, {"texts"}, reader(kHello + frame('B', "1234")));
+  refused(Exit::kIo, {"rows"}, reader(kHello + frame('B', "1234")));
   refused(Exit::kIo, {"lengths"}, reader(kHello + frame('B', number(~uint64_t{0}))));
   refused(Exit::kIo, {"lengths"},
           reader(kHello + frame('B', number(2) + number(4) + number(uint64_t{1} << 62) + "abcd")));
-  refused(Exit::kIo, {"bytes of text"}, reader(kHello + frame('B', number(1) + number(3) + "abcd")));
+  refused(Exit::kIo, {"bytes of rows"}, reader(kHello + frame('B', number(1) + number(3) + "abcd")));
+  refused(Exit::kIo, {"bytes of rows"}, reader(kHello + frame('L', number(1) + number(1) + "12345")));
+  refused(Exit::kIo, {"lengths"}, reader(kHello + frame('L', number(1) + number(2) + "1234")));
   refused(Exit::kIo, {"multiple of 4"}, reader(kHello + frame('T', "12345")));
   const std::string whole = kHello + texts_frame({"one"}) + tokens_frame({1, 2}) + kEnd;
   for (size_t size = 0; size < kHello.size() + texts_frame({"one"}).size(); ++size)
@@ -133,6 +153,8 @@ TEST_F(Columnar, BadRows) {
   refused(Exit::kBadData, {"row 1", "UTF-8"}, reader(kHello + texts_frame({"a", "\xff"}) + kEnd));
   refused(Exit::kBadData, {"row 2", "261", "300"}, reader(kHello + tokens_frame({1, 2, 300}) + kEnd));
   refused(Exit::kBadData, {"row 0", "-1"}, reader(kHello + tokens_frame({-1}) + kEnd));
+  refused(Exit::kBadData, {"row 1, token 1", "261", "300"}, reader(kHello + lists_frame({{1}, {2, 300}}) + kEnd));
+  refused(Exit::kBadData, {"row 0", "null"}, reader(kHello + frame('L', number(1) + number(~uint64_t{0})) + kEnd));
   auto o = reader(kHello + frame('B', number(3) + number(1) + number(~uint64_t{0}) + number(1) + "ab") + kEnd);
   o.rules.bad_text = BadText::kSkip;
   EXPECT_EQ(documents(o), (std::vector<std::string>{"a", "b"}));

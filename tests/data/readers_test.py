@@ -1,8 +1,9 @@
 """Data sets written by the real libraries (pyarrow, pylance) come back exactly from smamba_readers.
 
-    python3 -m unittest discover -s tests/data -p '*_test.py'
+Run by ctest with the built program in SMAMBA_PROGRAM, so that `smamba data prepare` is held to them too; alone with a Python that
+has both packages (scripts/setup --columnar makes one):
 
-With SMAMBA_PROGRAM set to the built program, `smamba data prepare` is held to them too.
+    .venv-columnar/bin/python tests/data/readers_test.py
 """
 import io
 import json
@@ -14,8 +15,11 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import lance
-import pyarrow as pa
+try:
+    import lance
+    import pyarrow as pa
+except ImportError as error:
+    sys.exit(f"{error}; `scripts/setup --columnar` installs what this test needs")
 import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
@@ -29,7 +33,7 @@ NULL, OVERSIZED = 2**64 - 1, 2**64 - 2
 
 
 def read(path, *options):
-    """What the reader sends: ("texts", list), ("tokens", list) or ("error", code, message)."""
+    """What the reader sends: ("texts", list), ("tokens", list), ("lists", list) or ("error", code, message)."""
     stream = io.BytesIO()
     run([*options, str(path)], stream)
     return parse(stream.getvalue())
@@ -52,6 +56,14 @@ def parse(sent):
         if letter == b"T":
             kind = "tokens"
             out += [v for (v,) in struct.iter_unpack("<i", payload)]
+        elif letter == b"L":
+            kind = "lists"
+            (count,) = struct.unpack_from("<Q", payload)
+            at = 8 + 8 * count
+            for n in struct.unpack_from(f"<{count}Q", payload, 8):
+                out.append(n if n == NULL else list(struct.unpack_from(f"<{n}i", payload, at)))
+                at += 0 if n == NULL else 4 * n
+            assert at == size
         else:
             kind = "texts"
             (count,) = struct.unpack_from("<Q", payload)
@@ -140,6 +152,35 @@ class Readers(unittest.TestCase):
         self.check(self.path / "t.lance", "value", ids)
         self.assertEqual(read(self.path / "t.lance", "--column", "value"), ("tokens", ids))
 
+    def test_token_lists(self):
+        rows = [[(i * j) % 50000 for j in range(i % 40)] for i in range(3000)]
+        for kind in (pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.uint16())):
+            pa.parquet.write_table(pa.table({"input_ids": pa.array(rows, kind)}), self.path / "l.parquet", row_group_size=1000)
+            for start in (0, 1, 1000, 2999, 3000):
+                self.assertEqual(read(self.path / "l.parquet", "--column", "input_ids", "--start-row", str(start))[1], rows[start:])
+        lance.write_dataset(pa.table({"value": pa.array(rows, pa.list_(pa.int32()))}), self.path / "l.lance")
+        self.assertEqual(read(self.path / "l.lance", "--column", "value"), ("lists", rows))
+        fixed = [[i, i + 1, i + 2] for i in range(2000)]
+        lance.write_dataset(pa.table({"value": pa.array(fixed, pa.list_(pa.int32(), 3))}), self.path / "f.lance")
+        self.assertEqual(read(self.path / "f.lance", "--column", "value", "--start-row", "7"), ("lists", fixed[7:]))
+        pa.parquet.write_table(pa.table({"x": pa.array([[1, 2], None, [], [3]])}), self.path / "n.parquet")
+        self.assertEqual(read(self.path / "n.parquet", "--column", "x"), ("lists", [[1, 2], NULL, [], [3]]))
+        pa.parquet.write_table(pa.table({"x": pa.array([[1, None]])}), self.path / "n.parquet")
+        self.assertEqual(read(self.path / "n.parquet", "--column", "x"), ("error", 65, "expected token ids, found a null"))
+
+    def test_frames_stay_small(self):
+        texts = ["x" * (i << 20) for i in range(1, 16)]  # 120 MiB in one batch of rows
+        pa.parquet.write_table(pa.table({"text": texts}), self.path / "long.parquet")
+        stream = io.BytesIO()
+        run(["--column", "text", str(self.path / "long.parquet")], stream)
+        self.assertEqual(parse(stream.getvalue()), ("texts", texts))
+        sizes, at = [], 8
+        while at < len(stream.getvalue()):
+            (size,) = struct.unpack_from("<Q", stream.getvalue(), at + 1)
+            sizes.append(size)
+            at += 9 + size
+        self.assertLess(max(sizes), 65 << 20)
+
     def test_nulls_and_long_texts(self):
         pa.parquet.write_table(pa.table({"text": ["a", None, "x" * 100, "", "b"]}), self.path / "a.parquet")
         self.assertEqual(read(self.path / "a.parquet", "--column", "text", "--max-bytes", "50"), ("texts", ["a", NULL, OVERSIZED, "", "b"]))
@@ -161,21 +202,30 @@ class Readers(unittest.TestCase):
         pa.parquet.write_table(pa.table({"x": pa.array([2**40])}), self.path / "big.parquet")
         self.assertEqual(read(self.path / "big.parquet", "--column", "x")[:2], ("error", 65))
 
+    @unittest.skipUnless("SMAMBA_PROGRAM" in os.environ, "needs the built program in SMAMBA_PROGRAM, as ctest gives it")
     def test_program(self):
-        program = os.environ.get("SMAMBA_PROGRAM")
-        if not program:
-            return  # the program is tested where it is built
         lance.write_dataset(self.table, self.path / "a.lance")
         pa.parquet.write_table(self.table, self.path / "a.parquet")
+        self.hugging_face(self.path / "hf")
+        with pa.ipc.new_file(self.path / "a.arrow", self.table.schema) as writer:
+            writer.write_table(self.table)
         (self.path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
-        stores = []
-        for name in ("a.lance", "a.parquet", "a.jsonl"):
-            out = self.path / (name + ".store")
-            subprocess.run([program, "data", "prepare", self.path / name, "-o", out, "--reader-python", sys.executable],
-                           env=dict(os.environ, SMAMBA_READERS=str(PYTHON)), check=True, timeout=120)
-            stores.append(out.read_bytes())
-        self.assertEqual(stores[0], stores[1])
-        self.assertEqual(stores[0], stores[2])
+        ids = [list(t.encode()) for t in TEXTS]
+        lance.write_dataset(pa.table({"value": pa.array([i for d in ids for i in d + [256]], pa.int64())}), self.path / "long.lance")
+        lance.write_dataset(pa.table({"value": pa.array(ids, pa.list_(pa.int32()))}), self.path / "lists.lance")
+        expected = self.prepare("a.jsonl", "text")
+        for name in ("a.lance", "a.parquet", "hf", "a.arrow"):
+            self.assertEqual(self.prepare(name, "text"), expected, name)
+        for name in ("long.lance", "lists.lance"):
+            self.assertEqual(self.prepare(name, "value"), expected, name)
+
+    def prepare(self, name, column):
+        """The bytes of the store that the program makes."""
+        out = self.path / (name + ".store")
+        command = [os.environ["SMAMBA_PROGRAM"], "data", "prepare", self.path / name, "-o", out, "--column", column, "--reader-python", sys.executable]
+        done = subprocess.run(command, env=dict(os.environ, SMAMBA_READERS=str(PYTHON)), capture_output=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return out.read_bytes()
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ struct InputPosition {
 };
 
 enum class BlockKind {
-  kFiles,     // `files`, one document each
-  kDocument,  // `bytes` is one document
-  kJson,      // `bytes` are lines, each a JSON object or blank
-  kCsv,       // `bytes` are CSV records
-  kTexts,     // `bytes` are texts one after the other, `lengths` long each
-  kTokens,    // `bytes` are little-endian 32-bit token ids of `lengths` documents
+  kFiles,      // `files`, one document each
+  kDocument,   // `bytes` is one document
+  kJson,       // `bytes` are lines, each a JSON object or blank
+  kCsv,        // `bytes` are CSV records
+  kTexts,      // `bytes` are texts one after the other, `lengths` long each
+  kTokens,     // `bytes` are little-endian 32-bit token ids of `lengths` documents
+  kTokenRows,  // the same of `lengths` rows, in which ends of text end documents
 };
 
 inline constexpr uint64_t kNullText = ~uint64_t{0};  // in `lengths`: the row holds no text
@@ -48,8 +49,8 @@ struct BlockOptions {
   TextRules rules;
   uint64_t row_limit = 0;       // 0: none; a hint to the helper process
   std::string split = "train";  // of Hugging Face dataset folders
-  std::string reader_python = "python3";
-  int32_t end_of_text = -1;  // ends documents of token columns
+  std::string reader_python;    // empty: the one that scripts/setup --columnar made beside the program, or python3
+  int32_t end_of_text = -1;     // ends documents of token columns
   size_t block_bytes = size_t{4} << 20;
 };
 

@@ -10,6 +10,20 @@
 
 namespace smamba::data {
 
+namespace {
+
+/// The beginning of a line, fit for a message.
+std::string excerpt(std::string_view line) {
+  std::string out;
+  for (const char c : line.substr(0, 40)) {
+    const auto byte = static_cast<unsigned char>(c);
+    byte < 0x20 || byte >= 0x7f ? out += fmt::format("\\x{:02x}", byte) : out += c;
+  }
+  return out;
+}
+
+}  // namespace
+
 struct BlockEncoder::Json {
   simdjson::dom::parser parser;
 };
@@ -45,6 +59,7 @@ EncodedBlock BlockEncoder::encode(Block&& block) {
         encode_texts(block);
         break;
       case BlockKind::kTokens:
+      case BlockKind::kTokenRows:
         encode_tokens(block);
         break;
     }
@@ -99,11 +114,10 @@ bool BlockEncoder::json_text(std::string_view line, std::string_view& text, std:
   simdjson::dom::element element;
   if (const auto error = json_->parser.parse(line.data(), line.size(), /*realloc_if_needed=*/false).get(element)) {
     const size_t bad = error == simdjson::UTF8_ERROR ? invalid_utf8_offset(line) : std::string_view::npos;
-    defect = bad != std::string_view::npos
-                 ? fmt::format("offset {} of the line: expected UTF-8, found byte 0x{:02x}", bad,
-                               static_cast<unsigned char>(line[bad]))
-                 : fmt::format("expected a JSON object, found \"{}\": {}",
-                               line.substr(0, std::min<size_t>(line.size(), 40)), simdjson::error_message(error));
+    defect = bad != std::string_view::npos ? fmt::format("offset {} of the line: expected UTF-8, found byte 0x{:02x}",
+                                                         bad, static_cast<unsigned char>(line[bad]))
+                                           : fmt::format("expected a JSON object, found \"{}\": {}", excerpt(line),
+                                                         simdjson::error_message(error));
     return false;
   }
   simdjson::dom::object object;
@@ -191,27 +205,48 @@ void BlockEncoder::encode_texts(const Block& block) {
 }
 
 void BlockEncoder::encode_tokens(const Block& block) {
-  const int32_t end_of_text = tokenizer_->special().end_of_text;
   size_t at = 0;
-  for (uint64_t length : block.lengths) {
-    ids_.resize(length);
-    std::memcpy(ids_.data(), block.bytes.data() + at * 4, length * 4);
-    for (size_t i = 0; i < ids_.size(); ++i)
-      if (ids_[i] < 0 || ids_[i] >= tokenizer_->vocab_size())
-        fail(Exit::kBadData, "{}: row {}: expected a token id in [0, {}) of {}, found {}", block.origin,
-             block.begin.offset + at + i, tokenizer_->vocab_size(), tokenizer_->name(), ids_[i]);
-    if (!ids_.empty() && ids_.back() == end_of_text) ids_.pop_back();
-    at += length;
-    if (ids_.empty()) {
-      ++out_.skipped;
-    } else {
-      const std::string text = tokenizer_->decode(ids_);
-      ids_.push_back(end_of_text);
-      out_.tokens.append(ids_);
-      out_.documents.push_back({out_.tokens.size(), text.size(), hash128(text), out_.rows});
+  for (size_t row = 0; row < block.lengths.size(); ++row) {
+    if (block.lengths[row] >= kOversizedText) {
+      bad_record(fmt::format("column \"{}\": expected token ids, found null", column_),
+                 [&] { return fmt::format("{}: row {}", block.origin, block.begin.offset + row); });
+      continue;
     }
-    ++out_.rows;
+    ids_.resize(block.lengths[row]);
+    std::memcpy(ids_.data(), block.bytes.data() + at * 4, ids_.size() * 4);
+    const auto where = [&](size_t i) {
+      return block.kind == BlockKind::kTokens
+                 ? fmt::format("{}: row {}", block.origin, block.begin.offset + at + i)
+                 : fmt::format("{}: row {}, token {}", block.origin, block.begin.offset + row, i);
+    };
+    take_ids(where);
+    at += ids_.size();
   }
+}
+
+/// One row of token ids, in ids_: the documents that its ends of text make.
+template <class Where>
+void BlockEncoder::take_ids(const Where& where) {
+  const int32_t end_of_text = tokenizer_->special().end_of_text;
+  for (size_t i = 0; i < ids_.size(); ++i)
+    if (ids_[i] < 0 || ids_[i] >= tokenizer_->vocab_size())
+      fail(Exit::kBadData, "{}: expected a token id in [0, {}) of {}, found {}", where(i), tokenizer_->vocab_size(),
+           tokenizer_->name(), ids_[i]);
+  bool any = false;
+  for (auto begin = ids_.begin(); begin != ids_.end();) {
+    const auto end = std::find(begin, ids_.end(), end_of_text);
+    if (begin != end) {
+      const std::span<const int32_t> document(begin, end);
+      const std::string text = tokenizer_->decode(document);
+      out_.tokens.append(document);
+      out_.tokens.append(end_of_text);
+      out_.documents.push_back({out_.tokens.size(), text.size(), hash128(text), out_.rows});
+      any = true;
+    }
+    begin = end == ids_.end() ? end : end + 1;
+  }
+  if (!any) ++out_.skipped;
+  ++out_.rows;
 }
 
 }  // namespace smamba::data

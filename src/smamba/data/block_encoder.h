@@ -54,6 +54,8 @@ class BlockEncoder {
   template <class Where>
   void take(std::string_view text, const Where& where);
   template <class Where>
+  void take_ids(const Where& where);
+  template <class Where>
   void bad_record(const std::string& defect, const Where& where);
 
   std::shared_ptr<const Tokenizer> tokenizer_;

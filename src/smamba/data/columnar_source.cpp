@@ -18,14 +18,25 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kGreeting = "SMREAD1\n";
-constexpr uint64_t kMaxFrame = uint64_t{1} << 30;
+constexpr uint64_t kMaxFrame = uint64_t{1} << 31;
 constexpr uint64_t kMaxTokenDocument = uint64_t{1} << 20;  // a token column without ends of text is cut so
+
+fs::path program_folder() {
+  std::error_code ignored;
+  return fs::read_symlink("/proc/self/exe", ignored).parent_path();
+}
+
+std::string reader_python(const BlockOptions& options) {
+  if (!options.reader_python.empty()) return options.reader_python;
+  const fs::path own = (program_folder() / "../.venv-columnar/bin/python").lexically_normal();
+  std::error_code ignored;
+  return fs::exists(own, ignored) ? own.string() : "python3";
+}
 
 /// The folder that holds the package smamba_readers.
 std::string readers_folder() {
   if (const char* set = std::getenv("SMAMBA_READERS")) return set;
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  const fs::path program = program_folder();
   for (const fs::path& candidate : {program / "../python", program / "../share/smamba/python"})
     if (fs::exists(candidate / "smamba_readers")) return candidate.lexically_normal().string();
   fail(Exit::kUsage,
@@ -34,7 +45,7 @@ std::string readers_folder() {
 }
 
 std::vector<std::string> command(const InputUnit& unit, const BlockOptions& options, uint64_t first_row) {
-  std::vector<std::string> out = {options.reader_python,
+  std::vector<std::string> out = {reader_python(options),
                                   "-m",
                                   "smamba_readers",
                                   "--column",
@@ -79,7 +90,9 @@ class ColumnarSource final : public BlockSource {
       const Frame frame = header();
       switch (frame.type) {
         case 'B':
-          return read_texts(frame, out), true;
+          return read_rows(frame, BlockKind::kTexts, 1, out), true;
+        case 'L':
+          return read_rows(frame, BlockKind::kTokenRows, 4, out), true;
         case 'T':
           return read_tokens(frame, out), true;
         case 'E':
@@ -110,20 +123,21 @@ class ColumnarSource final : public BlockSource {
     return frame;
   }
 
-  void read_texts(const Frame& frame, Block& out) {
+  /// Rows of `unit` bytes an element: their lengths, then what they hold.
+  void read_rows(const Frame& frame, BlockKind kind, uint64_t unit, Block& out) {
     uint64_t count = 0;
-    if (frame.size < 8) protocol("a frame of texts", "a short one");
+    if (frame.size < 8) protocol("a frame of rows", "a short one");
     receive(&count, 8);
     if (count > (frame.size - 8) / 8) protocol("lengths inside the frame", std::to_string(count));
-    out.kind = BlockKind::kTexts;
+    out.kind = kind;
     out.lengths.resize(count);
     receive(out.lengths.data(), count * 8);
     uint64_t sum = 0;
     const uint64_t left = frame.size - 8 - 8 * count;
     for (uint64_t length : out.lengths)
-      if (length < kOversizedText && (length > left || (sum += length) > left))
+      if (length < kOversizedText && (length > left / unit || (sum += length * unit) > left))
         protocol("lengths inside the frame", std::to_string(length));
-    if (sum != left) protocol(fmt::format("{} bytes of text", left), std::to_string(sum));
+    if (sum != left) protocol(fmt::format("{} bytes of rows", left), std::to_string(sum));
     out.bytes.reserve(sum + simdjson::SIMDJSON_PADDING);
     out.bytes.resize(sum);
     receive(out.bytes.data(), sum);
@@ -170,7 +184,7 @@ class ColumnarSource final : public BlockSource {
 
   void receive(void* out, size_t size) {
     if (process_.read(out, size)) return;
-    fail(Exit::kIo, "{}: its reader ({} -m smamba_readers) ended early, {}", origin_, options_.reader_python,
+    fail(Exit::kIo, "{}: its reader ({} -m smamba_readers) ended early, {}", origin_, reader_python(options_),
          process_.last_words());
   }
 
@@ -186,7 +200,7 @@ class ColumnarSource final : public BlockSource {
   }
 
   [[noreturn]] void protocol(const std::string& expected, const std::string& found) const {
-    fail(Exit::kIo, "{}: from its reader ({}): expected {}, found {}", origin_, options_.reader_python, expected,
+    fail(Exit::kIo, "{}: from its reader ({}): expected {}, found {}", origin_, reader_python(options_), expected,
          found);
   }
 

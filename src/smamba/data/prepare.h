@@ -43,7 +43,7 @@ struct PrepareOptions {
   bool overwrite = false;  // an existing store
   bool restart = false;    // do not go on where an interrupted run stopped
   std::string split = "train";
-  std::string reader_python = "python3";
+  std::string reader_python;       // empty: the one that scripts/setup --columnar made beside the program, or python3
   int threads = 0;                 // 0: num_threads()
   double checkpoint_seconds = 10;  // how much work a kill may lose
   size_t block_bytes = size_t{4} << 20;

@@ -16,8 +16,8 @@ struct TrainCorpus {
   std::vector<std::string> patterns = {};  // of file names in folders
   std::string column = "text";
   TextRules rules = {};
-  uint64_t max_text_bytes = 0;  // stop after about so many (whole blocks); 0: no limit
-  std::string reader_python = "python3";
+  uint64_t max_text_bytes = 0;     // stop after about so many (whole blocks); 0: no limit
+  std::string reader_python = {};  // empty: the one that scripts/setup --columnar made beside the program, or python3
   const std::atomic<int>* signal = nullptr;  // SIGINT or SIGTERM received: give up
 };
 
