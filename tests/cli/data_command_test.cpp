@@ -1,20 +1,19 @@
 // smamba data as a person runs it: output, messages and exit codes.
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "cli/command_testing.h"
 #include "smamba/core/file.h"
 
 extern char** environ;
@@ -24,38 +23,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class DataCommand : public ::testing::Test {
+class DataCommand : public testing::Command {
  protected:
-  DataCommand() {
-    std::string pattern = (fs::temp_directory_path() / "smamba-cli-data-XXXXXX").string();
-    if (!mkdtemp(pattern.data())) throw std::runtime_error("mkdtemp");
-    folder_ = pattern;
-  }
-  ~DataCommand() override { fs::remove_all(folder_); }
-
-  struct Result {
-    int code;
-    std::string output;  // standard output and standard error
-  };
-  Result run(const std::string& arguments) const {
-    const std::string command = "cd '" + folder_.string() + "' && '" SMAMBA_PROGRAM "' data " + arguments + " 2>&1";
-    FILE* pipe = popen(command.c_str(), "r");
-    Result r{0, {}};
-    char buffer[4096];
-    for (size_t n; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) r.output.append(buffer, n);
-    r.code = WEXITSTATUS(pclose(pipe));
-    return r;
-  }
-  void write(const std::string& name, const std::string& content) const {
-    fs::create_directories((folder_ / name).parent_path());
-    std::ofstream(folder_ / name, std::ios::binary) << content;
+  Result run(const std::string& arguments, const std::string& before = "") const {
+    return Command::run("data " + arguments, before);
   }
   void expect(const std::string& arguments, int code, const std::string& part) const {
-    const Result r = run(arguments);
-    EXPECT_EQ(r.code, code) << arguments << "\n" << r.output;
-    EXPECT_NE(r.output.find(part), std::string::npos) << arguments << "\n" << r.output;
+    Command::expect("data " + arguments, code, part);
   }
-  fs::path folder_;
+  void refused(const std::string& arguments, int code, const std::string& part, const std::string& before = "") const {
+    expect_refused("data " + arguments, code, part, before);
+  }
 };
 
 TEST_F(DataCommand, PrepareShowStatsVerify) {
@@ -98,6 +76,119 @@ TEST_F(DataCommand, ExitCodes) {
   for (const auto& entry : fs::directory_iterator(folder_))
     left += entry.path().string().find(".partial") != std::string::npos;
   EXPECT_EQ(left, 0);
+}
+
+// What people feed by mistake: a message, an exit code, and nothing left behind.
+TEST_F(DataCommand, BadInputLeavesNothing) {
+  const std::string lines = "{\"text\":\"one\"}\n{\"text\":\"two\"}\n";
+  write("a.jsonl", lines);
+  ASSERT_EQ(shell("gzip -k a.jsonl && head -c -9 a.jsonl.gz > cut.jsonl.gz").code, 0);
+  refused("prepare cut.jsonl.gz -o out", 65, "truncated");
+  write("latin.jsonl", "{\"text\":\"caf\xe9\"}\n");
+  refused("prepare latin.jsonl -o out", 65, "latin.jsonl: line 1 (offset 0): offset 12 of the line: expected UTF-8");
+  refused("prepare a.jsonl -o out --column body", 65, "line 1 (offset 0): expected a key \"body\", found text");
+  write("empty.jsonl", "");
+  refused("prepare empty.jsonl -o out", 65, "empty file");
+  refused("prepare - -o out < /dev/null", 65, "standard input: expected records, found an empty file");
+  refused("prepare - -o out <&-", 74, "standard input");
+  write("nul.txt", std::string("a\0b", 3));
+  refused("prepare nul.txt -o out", 65, "nul.txt: offset 1: expected text, found a NUL");
+  write("nul.jsonl", "{\"text\":\"a\\u0000b\"}\n");
+  refused("prepare nul.jsonl -o out", 65, "NUL");
+  write("fake.parquet", "PAR1 no more");
+  refused("prepare fake.parquet -o out", 65, "fake.parquet");
+  ASSERT_EQ(shell("mkdir loop && ln -s . loop/self && ln -s loop2 loop2 && ln -s nowhere dangling").code, 0);
+  refused("prepare loop -o out", 65, "loop");
+  refused("prepare loop2 -o out", 74, "loop2");
+  refused("prepare dangling -o out", 74, "dangling");
+  refused("prepare a.jsonl -o loop2/out", 74, "loop2");
+  refused("prepare a.jsonl -o a.jsonl --overwrite", 2, "none of the inputs");
+  EXPECT_EQ(read_file(folder_ / "a.jsonl"), lines);
+  refused("prepare /dev/zero -o out", 65, "at most 67108864 bytes");
+  refused("prepare a.jsonl -o out --threads 100000", 2, "--threads");
+}
+
+TEST_F(DataCommand, CorruptStores) {
+  write("a.jsonl", "{\"text\":\"one\"}\n{\"text\":\"two\"}\n");
+  ASSERT_EQ(run("prepare a.jsonl -o s").code, 0);
+  const std::string good = read_file(folder_ / "s");
+  std::string bad = good;
+  bad[128] ^= 1;  // the first token
+  write("s", bad);
+  expect("verify s", 65, "checksum of the tokens");
+  bad = good;
+  bad[good.size() - 1] ^= 1;  // the tokenizer's description
+  write("s", bad);
+  expect("show s", 65, "checksum");
+  write("s", good.substr(0, good.size() - 1));
+  expect("stats s", 65, "s: token store");
+  write("s", good);
+  expect("show s --first 2", 2, "below 2");
+  expect("show s --first 18446744073709551615", 2, "below 2");
+  expect("show s > /dev/full", 74, "standard output");
+  expect("stats s > /dev/full", 74, "standard output");
+  expect("verify s > /dev/full", 74, "standard output");
+}
+
+TEST_F(DataCommand, NamesThatAreNoText) {
+  write("in/caf\xe9.txt", "one");
+  write("in/line\nend.txt", "two");
+  expect("prepare in -o s", 0, "2 documents");
+  write("bad/caf\xe9\n.txt", "\xff");
+  refused("prepare bad -o out", 65, "offset 0: expected UTF-8");
+}
+
+// A line of a gibibyte: refused, or left out, in bounded memory.
+TEST_F(DataCommand, LineOfAGibibyte) {
+  const std::string line =
+      "{ printf '{\"text\":\"before\"}\\n{\"text\":\"'; head -c 1073741824 /dev/zero | tr '\\0' x; "
+      "printf '\"}\\n{\"text\":\"after\"}\\n'; } 2>/dev/null |";
+  refused("prepare - -o out", 65, "line 2 (offset 18): expected a record of at most 67108864 bytes", line);
+  const Result r = run("prepare - -o s --bad-text skip", line);
+  EXPECT_EQ(r.code, 0) << r.output;
+  EXPECT_NE(r.output.find("2 documents, 11 bytes"), std::string::npos) << r.output;
+  EXPECT_NE(r.output.find("1 left out"), std::string::npos) << r.output;
+  rusage usage{};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  EXPECT_LT(usage.ru_maxrss, 800 << 10) << "KiB, libtorch's 300 MB included";
+}
+
+// A disk that is really full: a file system of one mebibyte, in a name space of its own where the system allows it.
+TEST_F(DataCommand, FullDisk) {
+  std::string lines;
+  for (int i = 0; i < 3000; ++i) lines += "{\"text\":\"" + std::to_string(i) + std::string(1000, 'z') + "\"}\n";
+  write("a.jsonl", lines);
+  const std::string mount = "mkdir -p disk && mount -t tmpfs -o size=1m none disk";
+  if (shell("unshare -rm sh -c '" + mount + "'").code != 0)
+    GTEST_SKIP() << "no file system may be mounted here; Prepare.FullDisk covers the limit on a file's size";
+  const Result r = shell("unshare -rm sh -c \"" + mount +
+                         " && '" SMAMBA_PROGRAM "' data prepare a.jsonl -o disk/s; echo code \\$?; ls -A disk\"");
+  EXPECT_NE(r.output.find("cannot write: No space left on device"), std::string::npos) << r.output;
+  EXPECT_TRUE(r.output.ends_with("code 74\n")) << "and nothing is left: " << r.output;
+}
+
+TEST_F(DataCommand, OneWriterAtATime) {
+  write("a.jsonl", "{\"text\":\"one\"}\n");
+  // The first writer waits for its input; the second is told so; then the first goes on.
+  const Result r =
+      shell("mkfifo pipe; '" SMAMBA_PROGRAM
+            "' data prepare - -o s < pipe & exec 3>pipe; "
+            "for i in $(seq 300); do [ -e s.partial/documents ] && break; sleep 0.1; done; "
+            "'" SMAMBA_PROGRAM
+            "' data prepare a.jsonl -o s; echo code $?; cat a.jsonl >&3; exec 3>&-; wait $!; echo code $?");
+  EXPECT_NE(r.output.find("another process is writing this store\ncode 75\n"), std::string::npos) << r.output;
+  EXPECT_TRUE(r.output.ends_with("code 0\n")) << r.output;
+  expect("verify s", 0, "good, 1 documents");
+}
+
+TEST_F(DataCommand, LoaderBenchmark) {
+  write("in/a.py", std::string(5000, 'x'));
+  ASSERT_EQ(run("prepare in -o s").code, 0);
+  const Result r = Command::run("bench loader s --seconds 0.01 --length 64 --json");
+  EXPECT_EQ(r.code, 0) << r.output;
+  const auto figures = nlohmann::json::parse(r.output)["tokens per second of one thread"];
+  EXPECT_EQ(figures.size(), 6u);
+  for (const auto& [name, figure] : figures.items()) EXPECT_GT(figure.get<double>(), 0) << name;
 }
 
 TEST_F(DataCommand, InterruptedAndResumed) {

@@ -59,11 +59,7 @@ void run(const BenchOptions& o, const std::string& what, Measure measure) {
                               {"threads", num_threads()}};
   j.update(measure(o));
   j["peak_memory_bytes"] = peak_rss_bytes();
-  if (o.json) {
-    std::cout << j.dump() << "\n";
-    return;
-  }
-  for (const auto& [key, value] : j.items()) print_value(value, key, 0);
+  report(j, o.json);
 }
 
 void add(CLI::App& parent, const std::string& what, const std::string& help, Measure measure,
@@ -85,9 +81,17 @@ void add(CLI::App& parent, const std::string& what, const std::string& help, Mea
 
 }  // namespace
 
+void report(const nlohmann::ordered_json& figures, bool json) {
+  if (json) {
+    std::cout << figures.dump() << "\n";
+    return;
+  }
+  for (const auto& [key, value] : figures.items()) print_value(value, key, 0);
+}
+
 void add_bench_command(CLI::App& app) {
-  CLI::App* c =
-      app.add_subcommand("bench", "measure decoding, reading prompts, training steps and operators on random weights");
+  CLI::App* c = app.add_subcommand(
+      "bench", "measure decoding, reading prompts, training steps and operators on random weights, and the loader");
   c->require_subcommand(1);
   add(*c, "decode", "tokens a second, and the share of the read bandwidth measured in between", bench_decode, {});
   add(*c, "prefill", "reading a prompt", bench_prefill, {});
@@ -97,6 +101,7 @@ void add_bench_command(CLI::App& app) {
   training.repeats = 3;
   add(*c, "train", "a training step: forward, backward, AdamW; and where its time goes", bench_train, training);
   add(*c, "ops", "each operator of a training step alone, forward and backward", bench_ops, training);
+  add_bench_loader(*c);
 }
 
 }  // namespace smamba::cli

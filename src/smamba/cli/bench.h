@@ -33,6 +33,12 @@ inline double median(std::vector<double> values) {
   return values.empty() ? 0 : values[values.size() / 2];
 }
 
+/// Prints figures for a person, or as one line of JSON.
+void report(const nlohmann::ordered_json& figures, bool json);
+
+/// `bench loader` has options of its own.
+void add_bench_loader(CLI::App& parent);
+
 // Each measures and returns its figures; the first entries are what a person reads first.
 nlohmann::ordered_json bench_decode(const BenchOptions& options);
 nlohmann::ordered_json bench_prefill(const BenchOptions& options);

@@ -2,6 +2,7 @@
 // smamba::Error and are turned into one line and an exit code by main.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <string_view>
 
 namespace smamba::cli {
 
@@ -12,5 +13,8 @@ void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_info_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+
+/// To standard output, at once and checked: Error(kIo).
+void write_output(std::string_view bytes);
 
 }  // namespace smamba::cli

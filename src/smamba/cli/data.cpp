@@ -5,6 +5,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -124,7 +125,8 @@ void add_prepare(CLI::App& data) {
   app->add_option("--preset", o.preset, preset_help());
   app->add_option("--column", o.column,
                   "key or column that holds the text (text); a column of integers holds token ids");
-  app->add_option("--limit", o.row_limit, "rows taken from the front; 0: all; -1: as the preset says");
+  app->add_option("--limit", o.row_limit, "rows taken from the front; 0: all; -1: as the preset says")
+      ->check(CLI::Range(int64_t{-1}, std::numeric_limits<int64_t>::max()));
   app->add_option("--glob", o.patterns, "names taken from folders, such as '*.py'; may be repeated")
       ->allow_extra_args(false);
   app->add_option("--bad-text", flags->bad_text,
@@ -132,8 +134,10 @@ void add_prepare(CLI::App& data) {
   app->add_option("--max-document", flags->max_document_mib, "longest document in MiB")->check(CLI::Range(1, 1024));
   app->add_flag("--dedup", o.deduplicate, "keep the first of documents with equal text (by hash)");
   app->add_option("--split", o.split, "of a Hugging Face data-set folder");
-  app->add_option("--reader-python", o.reader_python, "the Python that has pyarrow and pylance");
-  app->add_option("--threads", o.threads, "0: all cores");
+  app->add_option(
+      "--reader-python", o.reader_python,
+      "the Python that has pyarrow and pylance; otherwise what scripts/setup --columnar installed, or python3");
+  app->add_option("--threads", o.threads, "0: all cores")->check(CLI::Range(0, 1024));
   app->add_flag("--overwrite", o.overwrite, "replace an existing store");
   app->add_flag("--restart", o.restart, "do not go on where an interrupted run stopped");
   app->callback([flags] { prepare(*flags); });
@@ -150,7 +154,7 @@ void add_show(CLI::App& data) {
   auto flags = std::make_shared<ShowFlags>();
   app->add_option("store", flags->store, "token store")->required();
   app->add_option("--first", flags->first, "first document");
-  app->add_option("--count", flags->count, "documents");
+  app->add_option("--count", flags->count, "documents")->check(CLI::PositiveNumber);
   app->add_flag("--tokens", flags->options.tokens, "one token a line: id and bytes");
   app->add_option("--fim-rate", flags->options.fim.rate, "share of documents shown after fill-in-the-middle");
   app->add_option("--fim-spm-rate", flags->options.fim.spm_rate,
@@ -160,9 +164,10 @@ void add_show(CLI::App& data) {
   app->callback([flags] {
     const data::TokenStore store(flags->store);
     flags->options.fim.level = data::parse_fim_level(flags->level);
-    const uint64_t end = std::min(store.document_count(), flags->first + std::max<uint64_t>(1, flags->count));
-    for (uint64_t i = flags->first; i < std::max(end, flags->first + 1); ++i)
-      std::fputs((data::show_document(store, i, flags->options) + "\n").c_str(), stdout);
+    require(flags->first < store.document_count(), "{}: --first: expected a document below {}, found {}", flags->store,
+            store.document_count(), flags->first);
+    const uint64_t end = flags->first + std::min(store.document_count() - flags->first, flags->count);
+    for (uint64_t i = flags->first; i < end; ++i) write_output(data::show_document(store, i, flags->options) + "\n");
   });
 }
 
@@ -175,7 +180,7 @@ void add_stats(CLI::App& data) {
   app->callback([path, json] {
     const data::TokenStore store(*path);
     const data::StoreStats stats = data::store_stats(store);
-    std::fputs((*json ? data::to_json(store, stats) : data::to_text(store, stats)).c_str(), stdout);
+    write_output(*json ? data::to_json(store, stats) : data::to_text(store, stats));
   });
 }
 
@@ -186,9 +191,8 @@ void add_verify(CLI::App& data) {
   app->callback([path] {
     const data::TokenStore store(*path);
     store.verify();
-    std::fputs(
-        fmt::format("{}: good, {} documents, {} tokens\n", *path, store.document_count(), store.token_count()).c_str(),
-        stdout);
+    write_output(
+        fmt::format("{}: good, {} documents, {} tokens\n", *path, store.document_count(), store.token_count()));
   });
 }
 

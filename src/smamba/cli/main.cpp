@@ -1,10 +1,12 @@
 // The program: one verb, one file (commands.h). Every failure ends here, as one line on standard error and a fixed exit
 // code.
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
 #include <string_view>
@@ -17,13 +19,25 @@
 namespace smamba::cli {
 namespace {
 
+// One line, whatever the names in it hold.
 int report(Exit code, std::string_view what) {
-  std::fputs(fmt::format("smamba: {}\n", what).c_str(), stderr);
+  std::string line;
+  for (const char c : what) {
+    const auto byte = static_cast<unsigned char>(c);
+    byte < 0x20 || byte == 0x7F ? line += fmt::format("\\x{:02x}", byte) : line += c;
+  }
+  std::fputs(fmt::format("smamba: {}\n", line).c_str(), stderr);
   return static_cast<int>(code);
 }
 
 // libtorch's messages carry a stack trace after the first line.
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+
+// A standard stream that is closed must not become the first file that is opened: reading and writing it fail instead.
+void hold_standard_streams() {
+  for (int fd = 0; fd <= 2; ++fd)
+    if (::fcntl(fd, F_GETFD) < 0) static_cast<void>(::open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY));
+}
 
 bool is_out_of_memory(std::string_view what) {
   return what.find("can't allocate memory") != std::string_view::npos ||
@@ -63,12 +77,15 @@ int main(int argc, char** argv) {
   using smamba::Exit;
   using smamba::cli::report;
   try {
+    smamba::cli::hold_standard_streams();
     smamba::tune_allocator();
     return smamba::cli::run(argc, argv);
   } catch (const smamba::Error& e) {
     return report(e.code(), e.what());
   } catch (const std::bad_alloc&) {
     return report(Exit::kOutOfMemory, "out of memory");
+  } catch (const std::filesystem::filesystem_error& e) {
+    return report(Exit::kIo, e.what());
   } catch (const std::exception& e) {
     const std::string line = smamba::cli::first_line(e.what());
     return report(smamba::cli::is_out_of_memory(line) ? Exit::kOutOfMemory : Exit::kUsage, line);

@@ -7,9 +7,6 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +15,7 @@
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
 #include "smamba/core/log.h"
+#include "smamba/data/input_stream.h"
 #include "smamba/data/tokenizer_json.h"
 #include "smamba/data/tokenizer_train_corpus.h"
 
@@ -48,12 +46,11 @@ std::string readable(std::string_view bytes) {
 
 std::string read_input(const std::string& path) {
   if (path != "-") return read_file(path);
-  return {std::istreambuf_iterator<char>(std::cin), {}};
-}
-
-void write_output(std::string_view bytes) {
-  if (std::fwrite(bytes.data(), 1, bytes.size(), stdout) != bytes.size() || std::fflush(stdout) != 0)
-    fail(Exit::kIo, "standard output: cannot write");
+  const auto in = data::open_input("-", data::Compression::kNone);
+  std::string text;
+  std::vector<char> chunk(size_t{1} << 20);
+  for (size_t n; (n = in->read(chunk.data(), chunk.size())) > 0;) text.append(chunk.data(), n);
+  return text;
 }
 
 struct TrainFlags {
@@ -134,7 +131,9 @@ void add_train(CLI::App& parent) {
       ->allow_extra_args(false);
   app->add_option("--max-megabytes", flags->max_megabytes, "stop reading after about so much text; 0: all of it");
   app->add_flag("--skip-bad-text", flags->skip_bad, "leave out documents that are not clean UTF-8 instead of refusing");
-  app->add_option("--reader-python", flags->corpus.reader_python, "the Python that has pyarrow and pylance");
+  app->add_option(
+      "--reader-python", flags->corpus.reader_python,
+      "the Python that has pyarrow and pylance; otherwise what scripts/setup --columnar installed, or python3");
   app->add_flag("--overwrite", flags->overwrite, "replace an existing file");
   app->callback([flags] { train(*flags); });
 }

@@ -37,7 +37,7 @@ class OneDocument final : public BlockSource {
   bool next(Block& out) override {
     if (done_) return false;
     done_ = true;
-    out = Block{.kind = BlockKind::kDocument, .begin = at_, .end = at_, .origin = unit_.path.string()};
+    out = Block{.kind = BlockKind::kDocument, .begin = at_, .end = at_, .origin = unit_.name()};
     const auto in = open_input(unit_.path, unit_.compression);
     for (size_t got = 1; got > 0 && out.bytes.size() <= rules_.max_document_bytes;) append_from(*in, out.bytes, got);
     if (out.bytes.empty() && unit_.named) fail(Exit::kBadData, "{}: expected text, found nothing", out.origin);
@@ -72,7 +72,10 @@ class FileGroups final : public BlockSource {
   }
   uint64_t position() const { return at_; }
   static bool is_plain(const InputUnit& u) {
-    return u.format == InputFormat::kText && u.compression == Compression::kNone && u.path != "-";
+    // Pipes and devices have no size to go by: they are streams.
+    std::error_code ignored;
+    return u.format == InputFormat::kText && u.compression == Compression::kNone && u.path != "-" &&
+           (u.size > 0 || std::filesystem::is_regular_file(u.path, ignored));
   }
 
  private:
@@ -102,8 +105,7 @@ class RecordBlocks final : public BlockSource {
   }
 
   bool next(Block& out) override {
-    out = Block{
-        .kind = csv_ ? BlockKind::kCsv : BlockKind::kJson, .begin = at_, .end = at_, .origin = unit_.path.string()};
+    out = Block{.kind = csv_ ? BlockKind::kCsv : BlockKind::kJson, .begin = at_, .end = at_, .origin = unit_.name()};
     out.separator = separator_;
     out.column = column_;
     out.columns = columns_;
@@ -147,7 +149,7 @@ class RecordBlocks final : public BlockSource {
       ended = got == 0;
     }
     if (csv_ && quoted)
-      fail(Exit::kBadData, "{}: line {}: expected a closing quote, found the end of the file", unit_.path.string(),
+      fail(Exit::kBadData, "{}: line {}: expected a closing quote, found the end of the file", unit_.name(),
            line_of(out, whole));
     return out.bytes.size();
   }
@@ -174,7 +176,7 @@ class RecordBlocks final : public BlockSource {
   void drop_record(Block& out, bool quoted) {
     if (options_.rules.bad_text != BadText::kSkip)
       fail(Exit::kBadData, "{}: line {} (offset {}): expected a record of at most {} bytes, found a longer one{}",
-           unit_.path.string(), line_of(out, 0), at_.offset, options_.rules.max_document_bytes,
+           unit_.name(), line_of(out, 0), at_.offset, options_.rules.max_document_bytes,
            quoted ? " (a quote that is never closed?)" : "");
     ++out.oversized;
     dropped_ += out.bytes.size();
@@ -207,16 +209,16 @@ class RecordBlocks final : public BlockSource {
       if (end != std::string::npos) end += scanned;
       scanned = rest_.size();
     }
-    if (rest_.empty()) fail(Exit::kBadData, "{}: expected a CSV header, found an empty file", unit_.path.string());
+    if (rest_.empty()) fail(Exit::kBadData, "{}: expected a CSV header, found an empty file", unit_.name());
     if (end == std::string::npos) end = rest_.size();
     std::vector<std::string> names;
     std::string_view header = std::string_view(rest_).substr(0, end);
     if (header.starts_with("\xef\xbb\xbf")) header.remove_prefix(3);
     if (!parse_csv_record(header, separator_, names))
-      fail(Exit::kBadData, "{}: line 1: expected a CSV header, found a stray quote", unit_.path.string());
+      fail(Exit::kBadData, "{}: line 1: expected a CSV header, found a stray quote", unit_.name());
     const auto found = std::find(names.begin(), names.end(), options_.column);
     if (found == names.end())
-      fail(Exit::kBadData, "{}: expected a column \"{}\", found {}", unit_.path.string(), options_.column,
+      fail(Exit::kBadData, "{}: expected a column \"{}\", found {}", unit_.name(), options_.column,
            fmt::join(names, ", "));
     column_ = static_cast<size_t>(found - names.begin());
     columns_ = names.size();

@@ -28,6 +28,9 @@ struct InputUnit {
   Compression compression = Compression::kNone;
   bool named = false;  // by a person, not found in a folder
   uint64_t size = 0;   // bytes on disk, 0 where unknown
+
+  /// What messages call it.
+  std::string name() const { return path == "-" ? "standard input" : path.string(); }
 };
 
 /// A corpus that the paper uses: where its text is and how much of it is taken.

@@ -35,7 +35,8 @@ class PlainStream final : public InputStream {
     for (;;) {
       const ssize_t n = ::read(fd_, out, size);
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(Exit::kIo, "{}: cannot read: {}", path_.string(), std::strerror(errno));
+      if (n < 0)
+        fail(Exit::kIo, "{}: cannot read: {}", path_ == "-" ? "standard input" : path_.string(), std::strerror(errno));
       consumed_ += static_cast<uint64_t>(n);
       return static_cast<size_t>(n);
     }

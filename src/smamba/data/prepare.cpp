@@ -8,6 +8,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -30,8 +31,14 @@ class EncodingPool {
   EncodingPool(std::unique_ptr<BlockSource> source, const std::function<std::unique_ptr<BlockEncoder>()>& make_encoder,
                int threads, size_t budget)
       : source_(std::move(source)), budget_(budget) {
-    for (int i = 0; i < threads; ++i)
-      threads_.emplace_back([this, encoder = std::shared_ptr(make_encoder())] { work(*encoder); });
+    for (int i = 0; i < threads; ++i) {
+      try {
+        threads_.emplace_back([this, encoder = std::shared_ptr(make_encoder())] { work(*encoder); });
+      } catch (const std::system_error& error) {  // the system allows no more threads: fewer do the same
+        if (threads_.empty()) fail(Exit::kRetry, "data prepare: cannot start a thread: {}", error.what());
+        break;
+      }
+    }
   }
   ~EncodingPool() {
     {
@@ -176,6 +183,10 @@ class Preparation {
     if (options_.row_limit < 0) options_.row_limit = preset ? static_cast<int64_t>(preset->rows) : 0;
     if (options_.threads <= 0) options_.threads = num_threads();
     units_ = classify_inputs(options_.inputs, options_.format, options_.patterns, preset);
+    std::error_code ignored;
+    for (const InputUnit& u : units_)
+      require(!std::filesystem::equivalent(u.path, options_.output, ignored),
+              "{}: expected an output that is none of the inputs", options_.output.string());
     if (!options_.output.parent_path().empty()) make_directories(options_.output.parent_path());
   }
 

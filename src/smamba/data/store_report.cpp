@@ -102,7 +102,8 @@ std::string to_json(const TokenStore& store, const StoreStats& s) {
                                        {"mean", s.mean},
                                        {"longest", s.longest},
                                        {"histogram", s.histogram}};
-  return json.dump(1) + "\n";
+  // A path need not be UTF-8.
+  return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
 std::string show_document(const TokenStore& store, uint64_t document, const ShowOptions& options) {

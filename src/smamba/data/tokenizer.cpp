@@ -52,6 +52,9 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& name_or_path)
     const bool only_model = !std::filesystem::exists(path / "tokenizer.json");
     path /= only_model && std::filesystem::exists(path / "tokenizer.model") ? "tokenizer.model" : "tokenizer.json";
   }
+  std::error_code ignored;
+  if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored))
+    fail(Exit::kBadData, "{}: expected a tokenizer file, found something else", path.string());
   const std::string text = read_file(path);
   if (path.extension() == ".model") return make_sentencepiece(text, path.string());
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
@@ -238,9 +239,8 @@ class Reader {
         else if (in_model->second != token.id)
           bad(key + ".id", fmt::format("{}, the id of \"{}\" in model.vocab", in_model->second, token.content),
               std::to_string(token.id));
-        for (const AddedToken& other : d_.added)
-          if (other.content == token.content)
-            bad(key + ".content", "one entry", fmt::format("a second \"{}\"", token.content));
+        if (!added_.insert(token.content).second)
+          bad(key + ".content", "one entry", fmt::format("a second \"{}\"", token.content));
         d_.added.push_back(std::move(token));
       });
     std::sort(d_.added.begin(), d_.added.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
@@ -273,6 +273,7 @@ class Reader {
   BpeDefinition d_;
   std::unordered_map<std::string, int32_t> ids_;  // model.vocab
   std::unordered_map<int32_t, std::string> spelling_of_;
+  std::unordered_set<std::string> added_;  // contents
 };
 
 }  // namespace
