@@ -74,9 +74,16 @@ def step():
         logits = model(ids[:, :-1])
     torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten()).backward()
     optimizer.step(); optimizer.zero_grad()
-step()
-t = time.time(); step(); print(1024 / (time.time() - t))
+for _ in range(4):
+    step()
+t = time.time(); step(); step(); seconds = (time.time() - t) / 2
+import resource
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(1024 / seconds)
 """
+
+# glibc keeps large blocks instead of giving them back to the kernel after every use, and asks for huge pages.
+TUNED_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184:glibc.malloc.hugetlb=1"}
 
 
 def last_number(command, env=None, pattern=None, stream="stdout"):
@@ -87,6 +94,19 @@ def last_number(command, env=None, pattern=None, stream="stdout"):
     return float(re.findall(pattern, text)[-1] if pattern else text.strip().splitlines()[-1])
 
 
+memory = {}  # (name, precision): largest resident size of a training process
+
+
+def mambapy(python, precision, threads, name, tuning):
+    command = [python, "-c", MAMBAPY, "train", precision, str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, **tuning))
+    if done.returncode != 0:
+        raise RuntimeError(f"mambapy: exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+    resident, rate = (float(line) for line in done.stdout.split())
+    memory.setdefault((name, {"float32": "fp32", "bfloat16": "bf16"}[precision]), []).append(resident)
+    return rate
+
+
 def smamba(program, what, precision, threads):
     command = [program, "bench", what, "--preset", "mamba", "--precision", precision, "--threads", str(threads), "--json"]
     command += {"decode": ["--tokens", "8", "--repeats", "3"], "prefill": ["--repeats", "1"], "train": ["--repeats", "1"]}[what]
@@ -94,6 +114,8 @@ def smamba(program, what, precision, threads):
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     if "share_of_read_bandwidth" in figures:
         smamba.shares.setdefault(precision, []).append(figures["share_of_read_bandwidth"])
+    if what == "train":
+        memory.setdefault(("smamba", precision), []).append(figures["peak_memory_bytes"])
     return figures["tokens_per_second"]
 
 
@@ -150,8 +172,9 @@ def contestants(options, folder):
                 out.append((work, "transformers", precision, lambda w=work, p=precision: last_number(
                     [options.python_transformers, "-c", TRANSFORMERS, w, torch_name[p], str(t)])))
             if options.python_mambapy and work == "train":
-                out.append((work, "mambapy", precision, lambda p=precision: last_number(
-                    [options.python_mambapy, "-c", MAMBAPY, "train", torch_name[p], str(t)])))
+                for name, tuning in [("mambapy", {}), ("mambapy tuned", TUNED_MALLOC)]:
+                    out.append((work, name, precision, lambda p=precision, n=name, e=tuning: mambapy(
+                        options.python_mambapy, torch_name[p], t, n, e)))
         if options.mamba_c and work == "decode":
             out.append((work, "mamba.c", "fp32", lambda: mamba_c(options.mamba_c, folder, t)))
         for precision in options.precision:
@@ -191,6 +214,8 @@ def main():
         ours = figures.get((work, "smamba", precision), [])
         ratio = "" if name == "smamba" or not ours else f"  smamba / {name} = {statistics.median(a / b for a, b in zip(ours, values)):.2f}"
         print(f"{work:8} {name:13} {precision}  {statistics.median(values):9.1f} tokens/s{ratio}")
+    for (name, precision), sizes in memory.items():
+        print(f"train    {name:13} {precision}  {max(sizes) / 1e9:9.2f} GB at most")
     for precision, shares in smamba.shares.items():
         print(f"decode   smamba        {precision}  {100 * statistics.median(shares):.0f} % of the read bandwidth measured beside it")
 

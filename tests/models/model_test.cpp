@@ -153,6 +153,29 @@ TEST_P(EveryMixer, Float32AndBfloat16FollowFloat64) {
 
 INSTANTIATE_TEST_SUITE_P(Models, EveryMixer, testing::ValuesIn(cases()), test_name);
 
+// A factor on the fixed vector is a change of basis: the other side's weights divided by it give the same function.
+TEST(Mixer, InputScaleIsAChangeOfBasis) {
+  for (const char* preset : {"sc-mamba-strict", "so-mamba-strict", "sc-mamba-strict-schwarz", "so-mamba-strict-schwarz"}) {
+    ModelConfig unit = small(preset, 4), scaled = unit;
+    unit.mixer.input_scale = 1;
+    scaled.mixer.input_scale = 0.125;
+    LanguageModel a(unit, 3), b(scaled, 3);
+    {
+      const at::NoGradGuard guard;
+      for (const auto& p : b.parameters()) {
+        if (p.name.ends_with("x_proj.weight")) at::Tensor(p.tensor).slice(0, unit.dt_rank()).mul_(8);
+      }
+    }
+    const at::Tensor ids = random_ids({2, 9}, unit.vocab_size, 5);
+    const at::Tensor x = a.forward(ids), y = b.forward(ids);
+    // Powers of two scale exactly; sums may be rounded in another order.
+    EXPECT_LT((x - y).norm().item<double>() / x.norm().item<double>(), 1e-5) << preset;
+    // Without the factor on the weights the outputs differ.
+    LanguageModel c(scaled, 3);
+    EXPECT_GT((x - c.forward(ids)).norm().item<double>() / x.norm().item<double>(), 1e-4) << preset;
+  }
+}
+
 TEST(LanguageModel, NamesTheFirstNonFiniteLayer) {
   LanguageModel m(small("sc-mamba-strict", 4), 1);
   const at::Tensor ids = random_ids({1, 8}, 24, 3);

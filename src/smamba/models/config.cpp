@@ -60,6 +60,7 @@ void ModelConfig::validate() const {
   require(mixer.dt_min > 0 && mixer.dt_max >= mixer.dt_min,
           "mixer.dt_min, mixer.dt_max: expected 0 < dt_min <= dt_max, found {}, {}", mixer.dt_min, mixer.dt_max);
   require(mixer.pole_floor >= 0, "mixer.pole_floor: expected >= 0, found {}", mixer.pole_floor);
+  require(mixer.input_scale > 0, "mixer.input_scale: expected > 0, found {}", mixer.input_scale);
   require(mixer.schwarz_shift >= 0, "mixer.schwarz_shift: expected >= 0, found {}", mixer.schwarz_shift);
   require(mixer.coefficient_high > mixer.coefficient_low,
           "mixer.coefficient_low, coefficient_high: expected low < high, found {}, {}", mixer.coefficient_low,

@@ -25,6 +25,7 @@ struct MixerConfig {
   std::string spectrum = "real";  // real | lin | mixed | butterworth
   double spectrum_min = 0;        // with real: poles evenly spaced over [-max, -min]; 0, 0: -1 … -n
   double spectrum_max = 0;
+  double input_scale = 1;  // on the fixed vector of the canonical form
   double pole_floor = 1e-4;
   double schwarz_shift = 1e-3;
   double coefficient_low = 0;  // coefficients: drawn uniformly from [low, high), the paper's recipe
@@ -58,6 +59,9 @@ struct MixerConfig {
       {"real", "lin", "mixed", "butterworth"});
     v("spectrum_min", spectrum_min, "with spectrum = real: poles evenly spaced from -min to -max; 0 and 0: -1..-n");
     v("spectrum_max", spectrum_max, "see spectrum_min");
+    v("input_scale", input_scale,
+      "factor on the vector that the canonical form fixes (B controllable, C observable): a change of basis that sets "
+      "how large the state's share of the output is at the start");
     v("pole_floor", pole_floor, "poles stay left of -pole_floor");
     v("schwarz_shift", schwarz_shift, "alpha of the Schwarz form: A - alpha I");
     v("coefficient_low", coefficient_low, "parameterisation = coefficients: lower end of the uniform initialisation");

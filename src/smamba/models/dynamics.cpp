@@ -28,7 +28,9 @@ Spectrum initial_spectrum(const MixerConfig& c) {
   return control::make_spectrum(c.spectrum, static_cast<int>(c.d_state), c.spectrum_min, c.spectrum_max);
 }
 
-LayerSystem system_of(const Spectrum& s) { return {s, control::finite_coefficients(s).value_or(std::vector<double>())}; }
+LayerSystem system_of(const Spectrum& s) {
+  return {s, control::finite_coefficients(s).value_or(std::vector<double>())};
+}
 
 // ---- Mamba: one diagonal per channel
 // -----------------------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ std::unique_ptr<StateMatrix> make_state_matrix(const MixerConfig& c, const std::
 class Controllable : public Dynamics {
  public:
   Controllable(const ModelConfig& c, const std::string& prefix, ParameterList& p)
-      : matrix_(make_state_matrix(c.mixer, prefix, p)) {
+      : matrix_(make_state_matrix(c.mixer, prefix, p)), scale_(c.mixer.input_scale) {
     options_.discretization = parse_discretisation(c.mixer.discretisation);
     matrix_->configure(options_);
     // With a selective C the fixed part starts at zero; alone it must not.
@@ -249,11 +251,14 @@ class Controllable : public Dynamics {
     d_ = p.constant(prefix + "d", {1}, 0.0);
     skip_ = p.constant(prefix + "D", {c.d_inner()}, 1.0);
   }
-  DynamicsTensors tensors() const override { return {matrix_->a(), matrix_->canonical_vector(), c_, {}, skip_ + d_}; }
+  DynamicsTensors tensors() const override {
+    return {matrix_->a(), matrix_->canonical_vector() * scale_, c_, {}, skip_ + d_};
+  }
   LayerSystem system() const override { return matrix_->system(); }
 
  private:
   std::unique_ptr<StateMatrix> matrix_;
+  double scale_;
   at::Tensor c_, d_, skip_;
 };
 
@@ -261,7 +266,10 @@ class Controllable : public Dynamics {
 class Observable : public Dynamics {
  public:
   Observable(const ModelConfig& c, const std::string& prefix, ParameterList& p)
-      : matrix_(make_state_matrix(c.mixer, prefix, p)), selective_b_(c.mixer.selects("B")), d_state_(c.mixer.d_state) {
+      : matrix_(make_state_matrix(c.mixer, prefix, p)),
+        scale_(c.mixer.input_scale),
+        selective_b_(c.mixer.selects("B")),
+        d_state_(c.mixer.d_state) {
     options_.discretization = parse_discretisation(c.mixer.discretisation);
     matrix_->configure(options_);
     gain_ = p.constant(prefix + "gain", {c.d_inner()}, 1.0);
@@ -271,12 +279,13 @@ class Observable : public Dynamics {
   DynamicsTensors tensors() const override {
     const auto b0 =
         selective_b_ ? std::nullopt : std::optional(at::ones({d_state_}, gain_.options().requires_grad(false)));
-    return {matrix_->a(), b0, matrix_->canonical_vector(), gain_, skip_ + d_};
+    return {matrix_->a(), b0, matrix_->canonical_vector() * scale_, gain_, skip_ + d_};
   }
   LayerSystem system() const override { return matrix_->system(); }
 
  private:
   std::unique_ptr<StateMatrix> matrix_;
+  double scale_;
   bool selective_b_;
   int64_t d_state_;
   at::Tensor gain_, d_, skip_;
