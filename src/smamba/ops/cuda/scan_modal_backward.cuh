@@ -1,7 +1,7 @@
 // Backward pass of the modal scan with real poles: one kernel template, instantiated by scan_modal_backward_*.cu.
 //
-// One block: 32 channels of one batch row and one segment of time, chunks of 32 or 64 steps from the last to the first.
-// Per chunk:
+// One block: 32 channels of one batch row and one segment of time, chunks of 32 or 64 steps from the last
+// to the first. Per chunk:
 //   stage    delta, w, dy = d_out·silu(z), B and C of the whole chunk into shared memory;
 //   sweep 1  from the checkpoint forward, keeping the state before every group of 2 or 4 steps in shared memory;
 //   sweep 2  tiles of 16 steps backward: a group's states and factors again (into registers), then its adjoint steps.

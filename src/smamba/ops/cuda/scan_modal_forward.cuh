@@ -287,7 +287,9 @@ struct ForwardBlock {
 };
 
 template <class T, int SPT, bool ZOH, bool FIXED_B, bool VECTORS, Pass PASS>
-__global__ void __launch_bounds__(kThreads, SPT == 4 ? 4 : 2) forward_kernel(const __grid_constant__ ForwardParams p) {
+__global__ void __launch_bounds__(kThreads, SPT == 4   ? 4
+                                            : SPT == 8 ? 3
+                                                       : 2) forward_kernel(const __grid_constant__ ForwardParams p) {
   using Block = ForwardBlock<T, SPT, ZOH, FIXED_B, VECTORS, PASS>;
   __shared__ typename Block::Shared shared;
   Block(p, shared).scan();
