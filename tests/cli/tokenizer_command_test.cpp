@@ -51,6 +51,22 @@ TEST_F(TokenizerCommand, TrainedTokenizersPrepareStores) {
   expect("data show s --fim-rate 1", 0, "<|fim_middle|>");
 }
 
+// A checkpoint carries its tokenizer: the files that it was made from may go.
+TEST_F(TokenizerCommand, TrainedTokenizersTrainModels) {
+  trained();
+  ASSERT_EQ(run("data prepare in -o s -t t.json").code, 0);
+  const Result r =
+      run("train -d s -p sc-mamba-strict -s tiny -o r --set model.d_model=16 --set steps=2 --set batch_size=2 "
+          "--set length=16 --set eval_every=0 --set data.validation_fraction=0 --set fim.rate=0.5");
+  ASSERT_EQ(r.code, 0) << r.output;
+  ASSERT_EQ(shell("rm t.json").code, 0);
+  const Result text = run("--quiet generate r --prompt 'def ' --max-tokens 5");
+  EXPECT_EQ(text.code, 0) << text.output;
+  write("prefix", "def value");
+  write("suffix", "return x");
+  EXPECT_EQ(run("--quiet generate r --prefix-file prefix --suffix-file suffix --max-tokens 5").code, 0);
+}
+
 TEST_F(TokenizerCommand, Refusals) {
   expect_refused("tokenizer train absent -o out.json", 74, "absent");
   expect_refused("tokenizer train in -o out.json --vocab-size 100", 2, "vocab");

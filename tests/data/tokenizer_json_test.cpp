@@ -45,6 +45,9 @@ TEST(TokenizerJson, FilesFoldersAndDescriptionsLoad) {
   for (const auto& path : {folder / "tokenizer.json", folder.path()})
     EXPECT_EQ(load_tokenizer(path.string())->fingerprint(), tokenizer->fingerprint());
   EXPECT_EQ(make_tokenizer(tokenizer->description(), "store")->fingerprint(), tokenizer->fingerprint());
+  // A checkpoint holds it as a part of its own JSON: keys sorted, white space between.
+  EXPECT_EQ(make_tokenizer(json::parse(tokenizer->description()).dump(1), "checkpoint")->fingerprint(),
+            tokenizer->fingerprint());
   EXPECT_EQ(tokenizer->padded_vocab_size(), 424);
   expect_error(Exit::kIo, {"absent.json"}, [&] { load_tokenizer((folder / "absent.json").string()); });
 }

@@ -13,7 +13,8 @@
 namespace smamba::data {
 namespace {
 
-constexpr std::string_view kBpePrefix = R"({"type":"bpe","tokenizer":)";  // as BpeTokenizer::description() begins
+// As BpeTokenizer::description() begins: taken as it is, without parsing it twice.
+constexpr std::string_view kBpePrefix = R"({"type":"bpe","tokenizer":)";
 
 std::shared_ptr<const Tokenizer> make_bpe(std::string_view json, std::string_view where) {
   return std::make_shared<BpeTokenizer>(parse_tokenizer_json(json, where), where);
@@ -39,6 +40,7 @@ std::shared_ptr<const Tokenizer> make_tokenizer(std::string_view description, st
   const auto type = json.find("type");
   if (type == json.end() || !type->is_string())
     fail(Exit::kBadData, "{}: the tokenizer's description has no \"type\"", where);
+  if (*type == "bpe" && json.contains("tokenizer")) return make_bpe(json["tokenizer"].dump(), where);  // rewritten JSON
   if (*type == "bytes") return std::make_shared<ByteTokenizer>();
   if (*type == "sentencepiece") return make_sentencepiece(embedded_model(json, where), where);
   fail(Exit::kBadData, "{}: expected tokenizer type \"bytes\", \"bpe\" or \"sentencepiece\", found \"{}\"", where,
