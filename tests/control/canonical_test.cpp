@@ -62,14 +62,10 @@ TEST(Modal, EqualsTheCompanionMatrix) {
       for (size_t i = 0; i < t.rows(); ++i)
         for (size_t j = 0; j < t.columns(); ++j) scale = std::max(scale, std::abs(t(i, j)) * (std::abs(a[j]) + 64));
       EXPECT_LE(max_abs(residual), 8 * n * kEps * scale) << name;
-      EXPECT_LE(max_difference(t * Matrix::column([&] {
-                                 std::vector<double> e(static_cast<size_t>(n), 0.0);
-                                 e.back() = 1;
-                                 return e;
-                               }()),
-                               Matrix::column(modal_input(s))),
-                8 * kEps * std::sqrt(128.0))
-          << name;
+      std::vector<double> unit(static_cast<size_t>(n), 0.0);
+      unit.back() = 1;
+      const Matrix image = t * Matrix::column(unit), input = Matrix::column(modal_input(s));
+      EXPECT_LE(max_difference(image, input), 8 * kEps * std::sqrt(128.0)) << name;
       const ExtendedMatrix product = wide * to_extended(inverse);
       double bound = 0;
       for (size_t i = 0; i < t.rows(); ++i)
