@@ -4,6 +4,7 @@
 #include "smamba/cli/bench.h"
 #include "smamba/infer/decoder.h"
 #include "smamba/infer/read_probe.h"
+#include "smamba/ops/device_memory.h"
 
 namespace smamba::cli {
 namespace {
@@ -55,25 +56,38 @@ nlohmann::ordered_json decode_on_cpu(const BenchOptions& o, const models::Langua
           {"floor_milliseconds_per_step", 1e3 * bytes / median(bandwidth)}};
 }
 
-// Any device, through the step form.
+// Any device, through an engine: greedy, each token fed back, where the engine chooses itself; else the logits arrive
+// on the host and fixed tokens are fed.
 nlohmann::ordered_json decode_by_steps(const BenchOptions& o, const models::LanguageModel& model) {
   const auto engine = infer::make_engine(model);
   engine->start(
       std::vector<std::vector<int32_t>>(static_cast<size_t>(o.batch), some_ids(1, model.config().vocab_size)));
   std::vector<int64_t> rows;
   for (int64_t b = 0; b < o.batch; ++b) rows.push_back(b);
-  const auto ids = some_ids(o.batch, model.config().vocab_size);
-  const auto steps = [&] {
-    for (int64_t t = 0; t < o.tokens; ++t) engine->step(rows, ids);
+  const infer::Choice choice{model.config().vocab_size, {}};
+  const auto time_of = [&](const std::function<void()>& step) {
+    const auto steps = [&] {
+      for (int64_t t = 0; t < o.tokens; ++t) step();
+    };
+    steps();
+    std::vector<double> seconds;
+    for (int64_t r = 0; r < o.repeats; ++r)
+      seconds.push_back(seconds_of(model.device(), steps) / static_cast<double>(o.tokens));
+    return median(seconds);
   };
-  steps();
-  std::vector<double> seconds;
-  for (int64_t r = 0; r < o.repeats; ++r)
-    seconds.push_back(seconds_of(model.device(), steps) / static_cast<double>(o.tokens));
-  const double token = median(seconds);
+  auto ids = some_ids(o.batch, model.config().vocab_size);
+  const double with_logits = time_of([&] { engine->step(rows, ids); });
+  const bool greedy = engine->serves(choice);
+  const double token = greedy ? time_of([&] {
+    const auto chosen = engine->step_greedy(rows, ids, choice);
+    ids.assign(chosen.begin(), chosen.end());
+  })
+                              : with_logits;
   return {{"batch", o.batch},
           {"tokens_per_second", static_cast<double>(o.batch) / token},
-          {"milliseconds_per_step", 1e3 * token}};
+          {"milliseconds_per_step", 1e3 * token},
+          {"milliseconds_per_step_logits_on_host", 1e3 * with_logits},
+          {"peak_device_memory_bytes", ops::peak_device_bytes(model.device())}};
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
+#include "smamba/infer/device_decoder.h"
 #include "smamba/ops/cpu/decode.h"
 
 namespace smamba::infer {
@@ -294,6 +295,7 @@ std::unique_ptr<Engine> make_decoder_engine(const models::LanguageModel& model) 
 
 std::unique_ptr<Engine> make_engine(const models::LanguageModel& model) {
   if (model.device().is_cpu() && Decoder::supports(model.config())) return make_decoder_engine(model);
+  if (model.device().is_cuda() && device_decoder_serves(model)) return make_device_decoder_engine(model);
   return make_model_engine(model);
 }
 

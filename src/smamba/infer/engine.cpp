@@ -82,6 +82,10 @@ at::Tensor read_prompt(const models::LanguageModel& model, std::span<const int32
   return model.logits(hidden.select(0, 0).select(0, -1));
 }
 
+std::span<const int32_t> Engine::step_greedy(std::span<const int64_t>, std::span<const int32_t>, const Choice&) {
+  fail(Exit::kUsage, "generate: this engine makes no greedy choice of its own");
+}
+
 std::unique_ptr<Engine> make_model_engine(const models::LanguageModel& model) {
   return std::make_unique<ModelEngine>(model);
 }

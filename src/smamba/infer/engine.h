@@ -9,6 +9,13 @@
 
 namespace smamba::infer {
 
+/// Which ids a greedy choice may take: [0, usable) without the forbidden ones.
+struct Choice {
+  int64_t usable = 0;
+  std::vector<int32_t> forbidden;
+  bool operator==(const Choice&) const = default;
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -21,13 +28,18 @@ class Engine {
   /// Feeds ids[i] to sequence sequences[i] (ascending); returns the logits (sequences.size(), V) as above. A sequence
   /// left out of a call is given up and must not come back.
   virtual std::span<float> step(std::span<const int64_t> sequences, std::span<const int32_t> ids) = 0;
+  /// The same, and the lowest id with the largest logit of each sequence among the allowed ones in place of the logits,
+  /// chosen where the logits are. Error(kBadData) as argmax(). Only where serves() says so.
+  virtual bool serves(const Choice&) const { return false; }
+  virtual std::span<const int32_t> step_greedy(std::span<const int64_t> sequences, std::span<const int32_t> ids,
+                                               const Choice& choice);
 };
 
 /// The model's own step form, on its device and in its precision. The model must outlive it.
 std::unique_ptr<Engine> make_model_engine(const models::LanguageModel& model);
 
-/// The fastest engine for the model's device and precision: on a CPU the packed decoder (decoder.h), elsewhere the step
-/// form.
+/// The fastest engine for the model's device and precision: on a CPU the packed decoder (decoder.h), on a GPU the
+/// recorded one (device_decoder.h), and the step form for what those do not serve.
 std::unique_ptr<Engine> make_engine(const models::LanguageModel& model);
 
 /// Tokens of a prompt read at once: bounds the memory of reading a long prompt; the state is carried across, so results

@@ -14,6 +14,14 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+std::vector<int32_t> never_drawn(const data::SpecialTokens& special) {
+  std::vector<int32_t> ids;
+  for (int32_t id : {special.fim_prefix, special.fim_middle, special.fim_suffix, special.pad}) {
+    if (id >= 0 && id != special.end_of_text) ids.push_back(id);
+  }
+  return ids;
+}
+
 // One prompt on its way.
 class Sequence {
  public:
@@ -30,7 +38,10 @@ class Sequence {
 
   /// Draws the next token from the logits and ends the sequence when it is over.
   void advance(std::span<float> logits, const data::Tokenizer& tokenizer) {
-    const int32_t id = draw(logits, tokenizer.special());
+    take_token(draw(logits, tokenizer.special()), tokenizer);
+  }
+  /// The same with a token that is already drawn.
+  void take_token(int32_t id, const data::Tokenizer& tokenizer) {
     if (options_.stop_at_end_of_text && id == tokenizer.special().end_of_text) return end(Finish::kEndOfText);
     generation_.tokens.push_back(id);
     bytes_.clear();
@@ -47,10 +58,7 @@ class Sequence {
 
  private:
   int32_t draw(std::span<float> logits, const data::SpecialTokens& special) {
-    for (int32_t id : {special.fim_prefix, special.fim_middle, special.fim_suffix, special.pad}) {
-      if (id >= 0 && id != special.end_of_text)
-        logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
-    }
+    for (int32_t id : never_drawn(special)) logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
     return sampler_.next(logits);
   }
   void emit(const std::string& piece) {
@@ -113,19 +121,30 @@ GenerateResult generate(Engine& engine, const data::Tokenizer& tokenizer, std::s
     for (Sequence& s : all) s.end(Finish::kLength);
     rows.clear();
   }
+  // Where the engine chooses greedily itself, only the first token is drawn from logits here.
+  const Choice choice{static_cast<int64_t>(usable), never_drawn(tokenizer.special())};
+  const bool greedy = options.sampling.greedy() && engine.serves(choice);
+  std::span<const int32_t> chosen;
   while (!rows.empty()) {
     std::vector<int64_t> next;
     std::vector<int32_t> ids;
     for (size_t i = 0; i < rows.size(); ++i) {
       Sequence& s = all[static_cast<size_t>(rows[i])];
-      s.advance(logits.subspan(i * vocabulary, usable), tokenizer);
+      if (chosen.empty())
+        s.advance(logits.subspan(i * vocabulary, usable), tokenizer);
+      else
+        s.take_token(chosen[i], tokenizer);
       if (!s.running()) continue;
       next.push_back(rows[i]);
       ids.push_back(s.last());
     }
     result.decoded_tokens += static_cast<int64_t>(rows.size());
     rows = std::move(next);
-    if (!rows.empty()) logits = engine.step(rows, ids);
+    if (rows.empty()) break;
+    if (greedy)
+      chosen = engine.step_greedy(rows, ids, choice);
+    else
+      logits = engine.step(rows, ids);
   }
   result.decode_seconds = seconds_since(start);
   for (Sequence& s : all) result.generations.push_back(s.take());

@@ -1,0 +1,189 @@
+// The product of a token step: 16 MT rows of weights times up to 8 NT sequences on the tensor cores, one block. Eight
+// warps split the columns; their sums meet in shared memory, in the order of the warps, and an epilogue takes each
+// (row, sequence). The weights are asked for before the block waits for the kernel in front of it, so they travel while
+// that one computes. float32 operands are split in two tf32 parts each (four products: about 2^-21 relative).
+#pragma once
+#include "smamba/ops/cuda/device.cuh"
+
+namespace smamba::ops::cuda {
+
+constexpr int kProductWarps = 8, kProductThreads = 32 * kProductWarps;
+
+template <class T>
+struct WeightFragment;
+template <>
+struct WeightFragment<__nv_bfloat16> {
+  uint4 raw;
+};
+template <>
+struct WeightFragment<float> {
+  float4 low, high;  // columns 2j, 2j+1 of both rows; columns 2j+8, 2j+9
+};
+
+template <class T>
+struct InputFragment;
+template <>
+struct InputFragment<__nv_bfloat16> {
+  uint2 raw;
+  __device__ float squares() const {
+    float s = 0;
+#pragma unroll
+    for (uint32_t word : {raw.x, raw.y}) {
+      const float a = __uint_as_float(word << 16), b = __uint_as_float(word & 0xffff0000u);
+      s = fmaf(a, a, fmaf(b, b, s));
+    }
+    return s;
+  }
+};
+template <>
+struct InputFragment<float> {
+  float4 raw;
+  __device__ float squares() const { return fmaf(raw.x, raw.x, fmaf(raw.y, raw.y, fmaf(raw.z, raw.z, raw.w * raw.w))); }
+};
+
+__device__ inline void multiply_add(float (&d)[4], const WeightFragment<__nv_bfloat16>& a,
+                                    const InputFragment<__nv_bfloat16>& b) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a.raw.x), "r"(a.raw.y), "r"(a.raw.z), "r"(a.raw.w), "r"(b.raw.x), "r"(b.raw.y));
+}
+
+__device__ inline void multiply_add_split(float (&d)[4], const float (&a)[4], float b0, float b1) {
+  float high[4], low[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) high[i] = high_part(a[i]), low[i] = a[i] - high[i];
+  const float h0 = high_part(b0), h1 = high_part(b1), l0 = b0 - h0, l1 = b1 - h1;
+  mma_k8(d, low[0], low[1], low[2], low[3], l0, l1);
+  mma_k8(d, low[0], low[1], low[2], low[3], h0, h1);
+  mma_k8(d, high[0], high[1], high[2], high[3], l0, l1);
+  mma_k8(d, high[0], high[1], high[2], high[3], h0, h1);
+}
+__device__ inline void multiply_add(float (&d)[4], const WeightFragment<float>& a, const InputFragment<float>& b) {
+  multiply_add_split(d, {a.low.x, a.low.z, a.low.y, a.low.w}, b.raw.x, b.raw.y);
+  multiply_add_split(d, {a.high.x, a.high.z, a.high.y, a.high.w}, b.raw.z, b.raw.w);
+}
+
+/// Weights are read once a token and must not push the small buffers out of the caches.
+template <class T>
+__device__ inline WeightFragment<T> load_weights(const void* p, int64_t fragment, int lane) {
+  WeightFragment<T> f;
+  if constexpr (sizeof(T) == 2) {
+    f.raw = __ldcs(static_cast<const uint4*>(p) + fragment * 32 + lane);
+  } else {
+    const float4* v = static_cast<const float4*>(p) + (fragment * 32 + lane) * 2;
+    f.low = __ldcs(v), f.high = __ldcs(v + 1);
+  }
+  return f;
+}
+/// Written by an earlier kernel, perhaps while this one was already resident: not through the read-only path.
+template <class T>
+__device__ inline InputFragment<T> load_input(const void* p, int64_t fragment, int lane) {
+  InputFragment<T> f;
+  using Raw = decltype(f.raw);
+  f.raw = __ldcg(static_cast<const Raw*>(p) + fragment * 32 + lane);
+  return f;
+}
+
+/// Place of column k of sequence n in a fragment array of `tiles` sequence tiles.
+__device__ inline int64_t fragment_index(int k, int n, int tiles) {
+  const int column = k % 16, lane = n % 8 * 4 + column % 8 / 2;
+  return ((int64_t{k / 16} * tiles + n / 8) * 32 + lane) * 4 + column % 2 + column / 8 * 2;
+}
+
+/// The next kernel of the step may start loading what does not depend on this one.
+__device__ inline void release_dependents() { asm volatile("griddepcontrol.launch_dependents;"); }
+/// Everything that earlier kernels of the step wrote is visible from here on.
+__device__ inline void await_predecessors() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+__device__ inline float silu(float x) { return x * sigmoid(x); }
+
+struct ProductShape {
+  const void* weights;
+  const void* input;
+  int steps;  // columns / 16
+  int tiles;  // sequence tiles of the fragment arrays
+  int batch;
+  int tile_step;  // between the MT row tiles of a block; the block's first is blockIdx.y · (tile_step == 1 ? MT : 1)
+  float inverse_width, eps;  // of the norm
+};
+
+template <int NT, int MT>
+struct ProductSums {
+  float sums[kProductWarps][8 * NT][16 * MT + 4];  // the padding spreads a fragment's rows over the banks
+  float squares[kProductWarps][8 * NT];
+
+  __device__ float total(int n, int row) const {
+    float x = 0;
+#pragma unroll
+    for (int w = 0; w < kProductWarps; ++w) x += sums[w][n][row];
+    return x;
+  }
+  __device__ float inverse_rms(int n, const ProductShape& p) const {
+    float x = 0;
+#pragma unroll
+    for (int w = 0; w < kProductWarps; ++w) x += squares[w][n];
+    return 1.f / sqrtf(fmaf(x, p.inverse_width, p.eps));
+  }
+};
+
+/// Fills `s`; ends with a barrier. `first`: sequence tile at which the block's columns begin. Blocks of the same rows
+/// are neighbours (blockIdx.x), so that weights leave memory once.
+template <class T, int NT, int MT>
+__device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, int first) {
+  constexpr int kChunk = (sizeof(T) == 2 ? 12 : 6) / MT;  // weight fragments a lane holds per row tile
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int per_warp = (p.steps + kProductWarps - 1) / kProductWarps;
+  const int begin = warp * per_warp, end = min(p.steps, begin + per_warp);
+  const int64_t tile = p.tile_step == 1 ? int64_t{blockIdx.y} * MT : int64_t{blockIdx.y};
+  WeightFragment<T> w[MT][kChunk];
+  auto load = [&](int k) {
+#pragma unroll
+    for (int i = 0; i < MT; ++i)
+#pragma unroll
+      for (int c = 0; c < kChunk; ++c)
+        if (k + c < end) w[i][c] = load_weights<T>(p.weights, (tile + i * p.tile_step) * p.steps + k + c, lane);
+  };
+  load(begin);
+  release_dependents();
+  await_predecessors();
+  // Inputs are asked for a dozen fragments at a time: one latency, not a dozen.
+  constexpr int kGroup = kChunk < 12 / NT ? kChunk : 12 / NT;
+  static_assert(kChunk % kGroup == 0);
+  float acc[MT][NT][4] = {}, squares[NT] = {};
+  for (int k = begin; k < end; k += kChunk) {
+    if (k != begin) load(k);
+#pragma unroll
+    for (int g = 0; g < kChunk; g += kGroup) {
+      InputFragment<T> x[kGroup][NT];
+#pragma unroll
+      for (int c = 0; c < kGroup; ++c)
+#pragma unroll
+        for (int t = 0; t < NT; ++t)
+          if (k + g + c < end) x[c][t] = load_input<T>(p.input, int64_t{k + g + c} * p.tiles + first + t, lane);
+#pragma unroll
+      for (int c = 0; c < kGroup; ++c) {
+        if (k + g + c >= end) continue;
+#pragma unroll
+        for (int t = 0; t < NT; ++t) {
+          squares[t] += x[c][t].squares();
+#pragma unroll
+          for (int i = 0; i < MT; ++i) multiply_add(acc[i][t], w[i][g + c], x[c][t]);
+        }
+      }
+    }
+  }
+  const int row = lane / 4, column = lane % 4;
+#pragma unroll
+  for (int t = 0; t < NT; ++t) {
+    squares[t] += __shfl_xor_sync(0xffffffffu, squares[t], 1);
+    squares[t] += __shfl_xor_sync(0xffffffffu, squares[t], 2);
+    if (column == 0) s.squares[warp][t * 8 + row] = squares[t];
+#pragma unroll
+    for (int i = 0; i < MT; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) s.sums[warp][t * 8 + column * 2 + j % 2][i * 16 + row + j / 2 * 8] = acc[i][t][j];
+  }
+  __syncthreads();
+}
+
+}  // namespace smamba::ops::cuda
