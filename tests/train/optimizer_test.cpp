@@ -111,6 +111,49 @@ TEST(AdamW, NonFiniteStepChangesNothingAndNamesTheParameter) {
   EXPECT_EQ(optimizer.steps(), 1);
 }
 
+// The step of the trainer: on a GPU the guard and the clipping are computed there.
+TEST(AdamW, UpdateIsInspectAndStepGuardedByTheLoss) {
+  for (const at::DeviceType device : {at::kCPU, at::kCUDA}) {
+    if (device == at::kCUDA && !at::hasCUDA()) continue;
+    for (const double clip : {0.0, 1.0}) {
+      auto expected = parameters(6), found = parameters(6);
+      for (auto& q : found) {
+        const at::Tensor gradient = q.tensor.grad().to(device);
+        q.tensor = q.tensor.detach().to(device).requires_grad_();
+        q.tensor.mutable_grad() = gradient;
+      }
+      AdamW plain(expected, {}), guarded(found, {});
+      const GradientReport report = plain.inspect();
+      plain.step(0.01, clip, report);
+      const at::Tensor loss = at::full({}, 2.5, at::TensorOptions(device));
+      const AdamW::Update update = guarded.update(loss, 0.01, clip);
+      EXPECT_TRUE(update.applied);
+      EXPECT_EQ(update.loss, 2.5);
+      EXPECT_NEAR(update.gradients.norm, report.norm, 1e-12 * report.norm);
+      // Another device's square root and division: a few units of float32 of a step of 0.01 and of the parameter.
+      for (size_t i = 0; i < found.size(); ++i)
+        EXPECT_TRUE(at::allclose(found[i].tensor.cpu(), expected[i].tensor, 1e-6, 1e-6)) << found[i].name;
+
+      std::vector<at::Tensor> before;
+      for (auto& q : found) before.push_back(q.tensor.detach().cpu().clone());
+      for (auto& [name, t] : guarded.state()) before.push_back(t.cpu().clone());
+      const auto refused = [&](const at::Tensor& bad_loss, const std::string& name) {
+        const AdamW::Update outcome = guarded.update(bad_loss, 0.01, clip);
+        EXPECT_FALSE(outcome.applied);
+        EXPECT_EQ(outcome.gradients.first_nonfinite, name);
+        size_t k = 0;
+        for (auto& q : found) EXPECT_TRUE(same_bits(q.tensor.detach().cpu(), before[k++])) << q.name;
+        for (auto& [state, t] : guarded.state()) EXPECT_TRUE(same_bits(t.cpu(), before[k++])) << state;
+      };
+      refused(at::full({}, std::numeric_limits<double>::quiet_NaN(), at::TensorOptions(device)), "");
+      for (auto& q : found) q.tensor.mutable_grad() = at::ones_like(q.tensor);
+      found[2].tensor.grad()[0] = std::numeric_limits<float>::infinity();
+      refused(loss, "c");
+      EXPECT_EQ(guarded.steps(), 1);
+    }
+  }
+}
+
 TEST(AdamW, ClippingIsOffBelowTheLimit) {
   auto a = parameters(5), b = parameters(5);
   AdamW clipped(a, {}), plain(b, {});

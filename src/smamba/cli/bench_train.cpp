@@ -1,5 +1,6 @@
 // bench train and bench ops.
 #include "smamba/cli/bench.h"
+#include "smamba/ops/device_memory.h"
 #include "smamba/ops/ops.h"
 #include "smamba/ops/scan.h"
 #include "smamba/train/optimizer.h"
@@ -124,6 +125,7 @@ nlohmann::ordered_json bench_ops(const BenchOptions& o) {
 }
 
 nlohmann::ordered_json bench_train(const BenchOptions& o) {
+  const auto start = std::chrono::steady_clock::now();
   models::LanguageModel model(o.config(), /*seed=*/0);
   o.device.place(model);
   train::AdamW optimizer(model.parameters(), {});
@@ -131,17 +133,28 @@ nlohmann::ordered_json bench_train(const BenchOptions& o) {
   const at::Tensor ids = at::randint(model.config().vocab_size, {o.batch, o.length + 1}, options);
   const at::Tensor inputs = ids.narrow(1, 0, o.length).contiguous(), targets = ids.narrow(1, 1, o.length).contiguous();
   double update = 0;
+  bool split_off_update = false;  // a wait before the update, to time it alone
   const auto step = [&] {
-    model.loss(inputs, targets).loss.backward();
-    update = seconds_of(model.device(), [&] { optimizer.step(1e-4, 1.0, optimizer.inspect()); });
+    const at::Tensor loss = model.loss(inputs, targets, {}, static_cast<double>(o.batch * o.length)).loss;
+    loss.backward();
+    if (split_off_update) synchronize(model.device());
+    const auto begin = std::chrono::steady_clock::now();
+    optimizer.update(loss, 1e-4, 1.0);  // waits
+    update = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     optimizer.zero_grad();
   };
-  step();
+  const double first_step = seconds_of(model.device(), step);
+  const double until_first = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  step();  // the allocator has seen every size from here on
   std::vector<double> times, updates;
   for (int64_t r = 0; r < o.repeats; ++r) {
+    split_off_update = false;
     times.push_back(seconds_of(model.device(), step));
+    split_off_update = true;
+    step();
     updates.push_back(update);
   }
+  const int64_t device_bytes = ops::peak_device_bytes(model.device());
   const double time = median(times), tokens = static_cast<double>(o.batch * o.length);
   Split split = measure_operators(o, model);
   split.seconds["optimizer"] = median(updates);
@@ -151,6 +164,9 @@ nlohmann::ordered_json bench_train(const BenchOptions& o) {
           {"parameters", model.parameter_count()},
           {"tokens_per_second", tokens / time},
           {"seconds_per_step", time},
+          {"first_step_seconds", first_step},
+          {"start_to_first_step_seconds", until_first},
+          {"peak_device_memory_bytes", device_bytes},
           {"gigaflops_of_products", 1e-9 * split.flops / time},
           {"share_of_products_alone", (split.seconds["products"] + split.seconds["cross-entropy"]) / time},
           {"parts", to_json(split, time)}};

@@ -53,15 +53,17 @@ at::Tensor Mixer::forward(const at::Tensor& x, const std::optional<at::Tensor>& 
       ops::causal_conv1d(halves[0], conv_weight_.squeeze(1), conv_bias, /*silu=*/true, conv_initial, reset);
 
   const at::Tensor projected = ops::linear(u, x_proj_);  // (B, L, R + [S] + [S])
-  int64_t column = dt_rank_;
-  const auto next = [&]() {
-    column += n;
-    return projected.narrow(-1, column - n, n);
-  };
+  std::vector<int64_t> widths = {dt_rank_};
+  for (const char* name : {"B", "C"}) {
+    if (config_.selects(name)) widths.push_back(n);
+  }
+  const auto parts = projected.split_with_sizes(widths, -1);
+  size_t part = 1;
+  const auto next = [&]() { return parts[part++]; };
   const DynamicsTensors system = dynamics_->tensors();
   ops::ScanInputs in;
   in.u = u;
-  in.delta = ops::linear(projected.narrow(-1, 0, dt_rank_), dt_proj_);
+  in.delta = ops::linear(parts[0], dt_proj_);
   in.A = system.A;
   in.B = combine(system.B0, config_.selects("B") ? std::optional(next()) : std::nullopt);
   in.C = combine(system.C0, config_.selects("C") ? std::optional(next()) : std::nullopt);

@@ -71,11 +71,12 @@ struct SwigluGradients {
 /// (softmax(logits) - onehot(target)) · scale. A row whose target is -1 has nll 0 and gradient 0.
 struct CrossEntropyArgs {
   int64_t rows = 0, vocabulary = 0;
-  float* logits = nullptr;           // (R, V) contiguous
+  float* logits = nullptr;           // (R, V) contiguous; absent where bfloat16_logits is given
   const int64_t* targets = nullptr;  // (R)
   float* nll = nullptr;              // (R)
   bool gradient = false;
   float scale = 1;
+  void* bfloat16_logits = nullptr;  // (R, V) contiguous, CUDA only: sums are float32 all the same
 };
 
 }  // namespace smamba::ops

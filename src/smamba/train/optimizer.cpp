@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <span>
 
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
+#include "smamba/ops/sum_squares.h"
 
 namespace smamba::train {
 namespace {
@@ -44,18 +46,25 @@ double sum_of_squares(const at::Tensor& t) {
 // Squared norms of all gradients.
 std::vector<double> squared_norms(const std::vector<at::Tensor>& gradients) {
   std::vector<double> out(gradients.size());
-  std::vector<at::Tensor> elsewhere;
-  std::vector<size_t> where;
+  std::vector<at::Tensor> elsewhere, on_gpu;
+  std::vector<size_t> where, gpu_where;
   for (size_t i = 0; i < gradients.size(); ++i) {
     const at::Tensor& g = gradients[i];
     if (g.is_cpu() && g.is_contiguous() && g.scalar_type() == at::kFloat) {
       out[i] = sum_of_squares<float>(g);
     } else if (g.is_cpu() && g.is_contiguous() && g.scalar_type() == at::kDouble) {
       out[i] = sum_of_squares<double>(g);
+    } else if (g.is_cuda() && g.is_contiguous() && g.scalar_type() == at::kFloat) {
+      on_gpu.push_back(g);
+      gpu_where.push_back(i);
     } else {
       elsewhere.push_back(at::linalg_vector_norm(g, 2, std::nullopt, false, at::kDouble));
       where.push_back(i);
     }
+  }
+  if (!on_gpu.empty()) {
+    const at::Tensor sums = ops::sums_of_squares(on_gpu).cpu();
+    for (size_t i = 0; i < gpu_where.size(); ++i) out[gpu_where[i]] = sums.const_data_ptr<double>()[i];
   }
   if (elsewhere.empty()) return out;
   const at::Tensor norms = at::stack(elsewhere).cpu();  // one transfer for all
@@ -91,28 +100,34 @@ AdamW::AdamW(std::vector<Parameter> parameters, AdamWOptions options)
   }
 }
 
-GradientReport AdamW::inspect() const {
-  std::vector<at::Tensor> gradients;
-  std::vector<const std::string*> names;
+std::pair<std::vector<at::Tensor>, std::vector<const std::string*>> AdamW::gradients() const {
+  std::pair<std::vector<at::Tensor>, std::vector<const std::string*>> out;
   for (const Parameter& p : parameters_) {
-    if (const at::Tensor& g = p.tensor.grad(); g.defined()) gradients.push_back(g), names.push_back(&p.name);
+    if (const at::Tensor& g = p.tensor.grad(); g.defined()) out.first.push_back(g), out.second.push_back(&p.name);
   }
+  return out;
+}
+
+namespace {
+GradientReport report_of(std::span<const double> squares, const std::vector<const std::string*>& names) {
   GradientReport report;
-  const std::vector<double> squares = squared_norms(gradients);
   double sum = 0;
-  for (size_t i = 0; i < squares.size(); ++i) {
+  for (size_t i = 0; i < names.size(); ++i) {
     sum += squares[i];
     if (!std::isfinite(sum) && report.finite()) report.first_nonfinite = *names[i];
   }
   report.norm = std::sqrt(sum);
   return report;
 }
+}  // namespace
 
-bool AdamW::step(double learning_rate, double clip, const GradientReport& report, double divisor) {
-  if (!report.finite()) return false;
-  const double norm = report.norm / divisor;
-  const double scale = divisor * (clip > 0 && norm > clip ? norm / clip : 1);
-  steps_.add_(1);
+GradientReport AdamW::inspect() const {
+  const auto [all, names] = gradients();
+  return report_of(squared_norms(all), names);
+}
+
+void AdamW::apply(double learning_rate, double step, const std::optional<at::Tensor>& divisor,
+                  const std::optional<at::Tensor>& skip) {
   for (const Group& group : groups_) {
     std::vector<at::Tensor> tensors, gradients, first, second;
     for (const size_t i : group.members) {
@@ -124,16 +139,48 @@ bool AdamW::step(double learning_rate, double clip, const GradientReport& report
       second.push_back(exp_avg_sq_[i]);
     }
     if (tensors.empty()) continue;
-    const auto options = at::TensorOptions().dtype(at::kFloat).device(tensors[0].device());
     // The operator reads the number of updates per tensor; all share one, exact in float32 up to 2^24 (beyond, bias
     // correction is 1 anyway).
-    const std::vector<at::Tensor> step(tensors.size(), at::full({}, static_cast<double>(steps()), options));
-    std::optional<at::Tensor> grad_scale;
-    if (scale != 1) grad_scale = at::full({}, scale, options);
-    at::_fused_adamw_(tensors, gradients, first, second, {}, step, learning_rate, options_.beta1, options_.beta2,
-                      group.decay ? options_.weight_decay : 0, options_.eps, false, false, grad_scale, std::nullopt);
+    const auto options = at::TensorOptions().dtype(at::kFloat).device(tensors[0].device());
+    const std::vector<at::Tensor> steps(tensors.size(), at::full({}, step, options));
+    at::_fused_adamw_(tensors, gradients, first, second, {}, steps, learning_rate, options_.beta1, options_.beta2,
+                      group.decay ? options_.weight_decay : 0, options_.eps, false, false, divisor, skip);
   }
+}
+
+bool AdamW::step(double learning_rate, double clip, const GradientReport& report, double divisor) {
+  if (!report.finite()) return false;
+  const double norm = report.norm / divisor;
+  const double scale = divisor * (clip > 0 && norm > clip ? norm / clip : 1);
+  steps_.add_(1);
+  std::optional<at::Tensor> factor;
+  if (scale != 1) factor = at::full({}, scale, parameters_[0].tensor.options().requires_grad(false).dtype(at::kFloat));
+  apply(learning_rate, static_cast<double>(steps()), factor, std::nullopt);
   return true;
+}
+
+AdamW::Update AdamW::update(const at::Tensor& loss, double learning_rate, double clip) {
+  const auto [all, names] = gradients();
+  const bool on_gpu = !all.empty() && loss.is_cuda() && std::ranges::all_of(all, [&](const at::Tensor& g) {
+    return g.device() == loss.device() && g.is_contiguous() && g.scalar_type() == at::kFloat;
+  });
+  if (!on_gpu) {
+    Update result{inspect(), loss.item<double>(), false};
+    result.applied = std::isfinite(result.loss) && step(learning_rate, clip, result.gradients);
+    return result;
+  }
+  const at::Tensor squares = ops::sums_of_squares(all), exact = loss.detach().to(at::kDouble).view({1});
+  const at::Tensor total = squares.sum();
+  const at::Tensor skip = at::isfinite(total + exact).logical_not().to(at::kFloat);
+  std::optional<at::Tensor> divisor;
+  if (clip > 0) divisor = total.sqrt().div(clip).clamp_min(1).to(at::kFloat);
+  apply(learning_rate, static_cast<double>(steps() + 1), divisor, skip);
+  const at::Tensor host = at::cat({squares, exact}).cpu();  // the one wait of a step
+  const std::span<const double> values(host.const_data_ptr<double>(), names.size() + 1);
+  Update result{report_of(values, names), values.back(), false};
+  result.applied = result.gradients.finite() && std::isfinite(result.loss);
+  if (result.applied) steps_.add_(1);
+  return result;
 }
 
 void AdamW::zero_grad() {

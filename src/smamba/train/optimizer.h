@@ -1,6 +1,7 @@
 // AdamW over named parameters, with the gradient's norm, its clipping and the guard against non-finite gradients.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +40,16 @@ class AdamW {
   /// returned.
   bool step(double learning_rate, double clip, const GradientReport& report, double divisor = 1);
 
+  /// inspect() and step() in one, guarded by the loss too: with a non-finite loss (a scalar on the parameters' device)
+  /// or gradient nothing changes, bit for bit. On a GPU the host learns the outcome when the update is already under
+  /// way: the guard and the clipping factor are computed there.
+  struct Update {
+    GradientReport gradients;
+    double loss = 0;
+    bool applied = false;
+  };
+  Update update(const at::Tensor& loss, double learning_rate, double clip);
+
   /// Forgets all gradients: the next backward pass hands its buffers over instead of adding to zeros.
   void zero_grad();
 
@@ -52,6 +63,12 @@ class AdamW {
     bool decay;
     std::vector<size_t> members;
   };
+  /// The gradients that there are, and the names of their parameters.
+  std::pair<std::vector<at::Tensor>, std::vector<const std::string*>> gradients() const;
+  /// The fused updates, with the number `step` of this one.
+  void apply(double learning_rate, double step, const std::optional<at::Tensor>& divisor,
+             const std::optional<at::Tensor>& skip);
+
   std::vector<Parameter> parameters_;
   std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
   std::vector<Group> groups_;

@@ -40,7 +40,8 @@ void Reporter::step(const StepMetrics& m, bool log) {
                                {"waiting_seconds", m.waiting_seconds},
                                {"epoch", m.epoch},
                                {"skipped", m.skipped},
-                               {"peak_memory_bytes", peak_rss_bytes()}};
+                               {"peak_memory_bytes", peak_rss_bytes()},
+                               {"peak_device_memory_bytes", m.device_bytes}};
   metrics_.append(line.dump());
   events_.scalar("train/loss", m.loss, m.step);
   events_.scalar("train/learning_rate", m.learning_rate, m.step);

@@ -19,6 +19,7 @@ struct StepMetrics {
   double learning_rate;
   double seconds, waiting_seconds;  // so far
   double epoch;                     // passes over the data
+  int64_t device_bytes;             // most memory in use on the GPU at once; 0 on a CPU
 };
 
 class Reporter {

@@ -10,6 +10,7 @@
 #include "smamba/core/log.h"
 #include "smamba/data/loader.h"
 #include "smamba/infer/generate.h"
+#include "smamba/ops/device_memory.h"
 #include "smamba/train/checkpoint.h"
 #include "smamba/train/optimizer.h"
 #include "smamba/train/reporter.h"
@@ -253,11 +254,9 @@ StepResult Trainer::step() {
     part.backward();
     loss = loss.defined() ? loss + part.detach() : part.detach();
   }
-  result.loss = loss.item<double>();
-  const GradientReport report = optimizer_->inspect();
-  result.gradient_norm = report.norm;
   result.learning_rate = make_schedule(config_).learning_rate(schedule_step());
-  result.applied = std::isfinite(result.loss) && optimizer_->step(result.learning_rate, config_.optimizer.clip, report);
+  const AdamW::Update update = optimizer_->update(loss, result.learning_rate, config_.optimizer.clip);
+  result.loss = update.loss, result.gradient_norm = update.gradients.norm, result.applied = update.applied;
   optimizer_->zero_grad();
   progress_.tokens += static_cast<uint64_t>(scored);
   return result;
@@ -318,9 +317,16 @@ TrainSummary Trainer::run() {
     progress_.waiting = waited_before + batches_->waiting_seconds();
     progress_.last_loss = result.loss;
     handle_nonfinite(result);
-    StepMetrics metrics{progress_.step,    progress_.tokens,     progress_.skipped,
-                        result.loss,       result.gradient_norm, result.learning_rate,
-                        progress_.seconds, progress_.waiting,    loader_->epoch(progress_.step)};
+    StepMetrics metrics{progress_.step,
+                        progress_.tokens,
+                        progress_.skipped,
+                        result.loss,
+                        result.gradient_norm,
+                        result.learning_rate,
+                        progress_.seconds,
+                        progress_.waiting,
+                        loader_->epoch(progress_.step),
+                        ops::peak_device_bytes(model_->device())};
     reporter_->step(metrics, due(config_.log_every));
     std::optional<double> validation_loss;
     const bool last = progress_.step >= config_.steps;

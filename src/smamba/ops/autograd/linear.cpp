@@ -6,9 +6,10 @@
 namespace smamba::ops {
 
 namespace {
-at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias) {
+/// `right`: the weight as an operand.
+at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& right, const OptionalTensor& bias) {
   const auto type = x.scalar_type();
-  const at::Tensor left = operand(x, type), right = operand(weight, type);
+  const at::Tensor left = operand(x, type);
   const OptionalTensor offset = bias ? OptionalTensor(bias->to(left.scalar_type())) : std::nullopt;
   return product_nt(left, right, offset).to(type);
 }
@@ -17,12 +18,14 @@ class Linear : public torch::autograd::Function<Linear> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const OptionalTensor& bias) {
-    ctx->save_for_backward({x, weight});
+    const at::Tensor right = operand(weight, x.scalar_type());
+    // On a GPU the rounded weight is kept for the backward pass: a pass over memory costs more than the memory.
+    ctx->save_for_backward({x, weight, x.is_cuda() ? right : at::Tensor()});
     ctx->saved_data["x"] = needs_gradient(x);
     ctx->saved_data["weight"] = needs_gradient(weight);
     ctx->saved_data["bias"] = needs_gradient(bias);
     if (bias) ctx->saved_data["bias_type"] = static_cast<int64_t>(bias->scalar_type());
-    return linear_forward(x, weight, bias);
+    return linear_forward(x, right, bias);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -33,7 +36,9 @@ class Linear : public torch::autograd::Function<Linear> {
     const auto type = x.scalar_type();
     const at::Tensor d_y = operand(outputs[0], type);
     at::Tensor d_x, d_weight, d_bias;
-    if (ctx->saved_data["x"].toBool()) d_x = product_nn(d_y, operand(weight, type)).to(type);
+    if (ctx->saved_data["x"].toBool()) {
+      d_x = product_nn(d_y, saved[2].defined() ? saved[2] : operand(weight, type)).to(type);
+    }
     if (ctx->saved_data["weight"].toBool()) {
       d_weight = product_tn(d_y, operand(x, type)).to(weight.scalar_type());
     }
@@ -51,7 +56,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::opti
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
-  return (wants_gradient({x, weight, bias}) ? Linear::apply(rows, weight, bias) : linear_forward(rows, weight, bias))
+  return (wants_gradient({x, weight, bias}) ? Linear::apply(rows, weight, bias)
+                                            : linear_forward(rows, operand(weight, x.scalar_type()), bias))
       .view(shape);
 }
 

@@ -8,11 +8,15 @@
 namespace smamba::ops {
 
 namespace {
-/// Rows whose logits take about 64 MB in float32 on a CPU (they stay near the processor), 512 MB on a GPU (fewer
-/// launches); a multiple of 64.
-int64_t rows_of_chunk(int64_t vocabulary, bool cuda) {
-  const int64_t bytes = (cuda ? int64_t{512} : int64_t{64}) << 20;
-  return std::max<int64_t>(64, bytes / (4 * vocabulary) / 64 * 64);
+/// Rows whose logits take about 64 MB in float32 on a CPU (they stay near the processor); on a GPU chunks of equal
+/// size, of at most 1 GB (larger products are faster ones). A multiple of 64.
+int64_t rows_of_chunk(int64_t rows, int64_t vocabulary, const at::Tensor& logits_like) {
+  const auto limit = [&](int64_t bytes) {
+    return std::max<int64_t>(64, bytes / (logits_like.element_size() * vocabulary) / 64 * 64);
+  };
+  if (!logits_like.is_cuda()) return limit(int64_t{64} << 20);
+  const int64_t chunks = std::max<int64_t>(1, (rows + limit(int64_t{1} << 30) - 1) / limit(int64_t{1} << 30));
+  return ((rows + chunks - 1) / chunks + 63) / 64 * 64;
 }
 
 struct Result {
@@ -23,11 +27,15 @@ struct Result {
 Result chunked(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, bool gradients,
                double scale) {
   const auto type = hidden.scalar_type();
+  // On a GPU the logits of bfloat16 operands are bfloat16 too: half the memory traffic, and their gradient is an
+  // operand as it stands.
+  const bool narrow = hidden.is_cuda() && type == at::kBFloat16;
   const int64_t rows = hidden.size(0), vocabulary = weight.size(0);
-  const int64_t step = std::min(std::max<int64_t>(1, rows), rows_of_chunk(vocabulary, hidden.is_cuda()));
   const auto floats_of = hidden.options().dtype(at::kFloat);
+  const at::Tensor like = at::empty({0}, narrow ? hidden.options() : floats_of);
+  const int64_t step = std::min(std::max<int64_t>(1, rows), rows_of_chunk(rows, vocabulary, like));
   const at::Tensor right = operand(weight, type);  // (V, M)
-  const at::Tensor buffer = at::empty({step, vocabulary}, floats_of);
+  const at::Tensor buffer = at::empty({step, vocabulary}, like.options());
   Result result{at::empty({rows}, floats_of), {}, {}};
   if (gradients) {
     result.d_hidden = at::empty(hidden.sizes(), hidden.options());
@@ -37,13 +45,18 @@ Result chunked(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
     const int64_t count = std::min(step, rows - begin);
     const at::Tensor left = operand(hidden.narrow(0, begin, count), type);  // (count, M)
     at::Tensor logits = product_nt_into(buffer.narrow(0, 0, count), left, right);
-    CrossEntropyArgs args{count,   vocabulary, logits.data_ptr<float>(), targets.data_ptr<int64_t>() + begin,
-                          nullptr, gradients,  static_cast<float>(scale)};
-    args.nll = result.nll.data_ptr<float>() + begin;
+    CrossEntropyArgs args{count,
+                          vocabulary,
+                          narrow ? nullptr : logits.data_ptr<float>(),
+                          targets.data_ptr<int64_t>() + begin,
+                          result.nll.data_ptr<float>() + begin,
+                          gradients,
+                          static_cast<float>(scale)};
+    if (narrow) args.bfloat16_logits = logits.data_ptr();
     device_kernels(hidden.device()).cross_entropy(args);
     if (!gradients) continue;
     const at::Tensor d_logits = operand(logits, left.scalar_type());
-    result.d_hidden.narrow(0, begin, count).copy_(product_nn(d_logits, right));
+    product_nn_into(result.d_hidden.narrow(0, begin, count), d_logits, right);
     add_product_tn(result.d_weight, d_logits, left, begin > 0);
   }
   return result;

@@ -105,14 +105,24 @@ at::Tensor product_tn(const at::Tensor& left, const at::Tensor& right) {
 
 at::Tensor product_nt_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right) {
   if (through_onednn(left, left.size(0), left.size(1), right.size(0))) return out.copy_(product_nt(left, right));
-  if (left.scalar_type() == at::kFloat) return at::mm_out(out, left, right.t());
-  return out.copy_(left.is_cuda() ? at::mm(left, right.t(), at::kFloat) : at::mm(left, right.t()));
+  if (left.scalar_type() == out.scalar_type()) return at::mm_out(out, left, right.t());
+  return left.is_cuda() ? at::mm_out(out, left, right.t(), at::kFloat) : out.copy_(at::mm(left, right.t()));
+}
+
+void product_nn_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right) {
+  if (left.is_cuda() && left.scalar_type() == out.scalar_type()) {
+    at::mm_out(out, left, right);
+  } else {
+    out.copy_(product_nn(left, right));
+  }
 }
 
 void add_product_tn(at::Tensor& sum, const at::Tensor& left, const at::Tensor& right, bool accumulate) {
   const bool inside =
       left.scalar_type() == at::kFloat && !through_onednn(left, left.size(0), left.size(1), right.size(1));
-  if (inside && accumulate) {
+  if (left.is_cuda() && left.scalar_type() == at::kBFloat16) {
+    accumulate ? at::addmm_out(sum, sum, left.t(), right, at::kFloat) : at::mm_out(sum, left.t(), right, at::kFloat);
+  } else if (inside && accumulate) {
     sum.addmm_(left.t(), right);
   } else if (inside) {
     at::mm_out(sum, left.t(), right);

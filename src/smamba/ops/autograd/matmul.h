@@ -25,8 +25,10 @@ void set_matmul_library(MatmulLibrary library);
 
 /// left (R, K) · right (N, K)ᵀ (+ bias (N)) -> (R, N). All in one dtype, as operand() gives.
 at::Tensor product_nt(const at::Tensor& left, const at::Tensor& right, const std::optional<at::Tensor>& bias = {});
-/// left · rightᵀ as float32 into `out` (R, N) float32, contiguous, which it returns.
+/// left · rightᵀ into `out` (R, N), contiguous, which it returns; `out` in float32 or in the operands' dtype.
 at::Tensor product_nt_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right);
+/// left · right into `out` (R, K), contiguous, of any floating dtype.
+void product_nn_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right);
 /// left (R, N) · right (N, K) -> (R, K).
 at::Tensor product_nn(const at::Tensor& left, const at::Tensor& right);
 /// left (R, N)ᵀ · right (R, K) -> (N, K), in float32 for bfloat16 operands: a weight's gradient. On a CPU with native

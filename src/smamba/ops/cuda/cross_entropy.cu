@@ -1,87 +1,149 @@
 // Cross-entropy of rows of logits and its gradient in place: one block per row, two passes (maximum and sum of
-// exponentials together, rescaled when the maximum grows; then the gradient). The second pass finds most of the row in
-// the L2 cache.
+// exponentials together, rescaled when the maximum of a vector is larger; then the gradient). Two blocks of 1024
+// threads a multiprocessor keep the rows under way within the L2 cache, where the second pass finds them: memory is
+// read and written once.
 #include "smamba/ops/cuda/device.cuh"
 #include "smamba/ops/cuda/kernels.h"
 
 namespace smamba::ops::cuda {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = 1024;
+
+/// 16 bytes of logits.
+template <class T>
+struct Logits;
+template <>
+struct Logits<float> {
+  static constexpr int kCount = 4;
+  float4 raw;
+  __device__ void get(float (&x)[4]) const { x[0] = raw.x, x[1] = raw.y, x[2] = raw.z, x[3] = raw.w; }
+  __device__ void set(const float (&x)[4]) { raw = make_float4(x[0], x[1], x[2], x[3]); }
+};
+template <>
+struct Logits<__nv_bfloat16> {
+  static constexpr int kCount = 8;
+  uint4 raw;
+  __device__ void get(float (&x)[8]) const {
+    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      x[2 * i] = __uint_as_float(words[i] << 16);
+      x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+  }
+  __device__ void set(const float (&x)[8]) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+      words[i] = *reinterpret_cast<const uint32_t*>(&pair);
+    }
+    raw = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+};
 
 struct SoftmaxSum {
-  float maximum, sum;  // Σ 2^(x - maximum), logits in units of log2
+  float maximum, sum;  // Σ exp(x - maximum); NaN stays in the sum
 
-  __device__ void add(float x) {
-    const float m = fmaxf(maximum, x);
-    sum = m == maximum ? sum + exp2_fast(x - m) : fmaf(sum, exp2_fast(maximum - m), exp2_fast(x - m));
+  __device__ static float base(float maximum) { return maximum == -INFINITY ? 0.f : maximum; }
+  __device__ static float exp_of(float x) { return exp2_fast(x * kLog2e); }
+  template <int N>
+  __device__ void add(const float (&x)[N]) {
+    float m = maximum;
+#pragma unroll
+    for (int i = 0; i < N; ++i) m = fmaxf(m, x[i]);
+    const float b = base(m);
+    sum *= exp_of(maximum - b);
     maximum = m;
-    if (x != x) sum = x;  // fmaxf drops NaN
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum += exp_of(x[i] - b);
   }
   __device__ void merge(SoftmaxSum o) {
-    const float m = fmaxf(maximum, o.maximum);
-    if (m == -INFINITY) {
-      sum += o.sum;
-      return;
-    }
-    sum = fmaf(sum, exp2_fast(maximum - m), o.sum * exp2_fast(o.maximum - m));
+    const float m = fmaxf(maximum, o.maximum), b = base(m);
+    sum = fmaf(sum, exp_of(maximum - b), o.sum * exp_of(o.maximum - b));
     maximum = m;
   }
 };
 
-__global__ void __launch_bounds__(kThreads) cross_entropy_kernel(const CrossEntropyArgs a, bool aligned) {
+/// Of the whole block, in every thread.
+__device__ inline SoftmaxSum merge_block(SoftmaxSum s) {
   __shared__ SoftmaxSum warps[kThreads / 32];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const SoftmaxSum o{__shfl_xor_sync(0xffffffffu, s.maximum, offset), __shfl_xor_sync(0xffffffffu, s.sum, offset)};
+    s.merge(o);
+  }
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = s;
+  __syncthreads();
+  s = warps[threadIdx.x % 32];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const SoftmaxSum o{__shfl_xor_sync(0xffffffffu, s.maximum, offset), __shfl_xor_sync(0xffffffffu, s.sum, offset)};
+    s.merge(o);
+  }
+  return s;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 2) cross_entropy_kernel(const CrossEntropyArgs a, T* all, bool aligned) {
+  constexpr int N = Logits<T>::kCount;
   const int64_t row = blockIdx.x, target = a.targets[row];
-  float* logits = a.logits + row * a.vocabulary;
-  const int64_t vectors = aligned ? a.vocabulary / 4 : 0;
-  float4* wide = reinterpret_cast<float4*>(logits);
+  T* logits = all + row * a.vocabulary;
+  const int vectors = aligned ? int(a.vocabulary / N) : 0, size = int(a.vocabulary), tail = vectors * N + threadIdx.x;
+  Logits<T>* wide = reinterpret_cast<Logits<T>*>(logits);
   if (target < 0) {
     if (threadIdx.x == 0) a.nll[row] = 0;
     if (!a.gradient) return;
-    for (int64_t i = threadIdx.x; i < vectors; i += kThreads) wide[i] = make_float4(0, 0, 0, 0);
-    for (int64_t i = vectors * 4 + threadIdx.x; i < a.vocabulary; i += kThreads) logits[i] = 0;
+    for (int i = threadIdx.x; i < vectors; i += kThreads) wide[i].raw = {};
+    for (int i = tail; i < size; i += kThreads) logits[i] = from_float<T>(0);
     return;
   }
-  // Four independent sums a thread keep the exponentials apart.
-  SoftmaxSum s[4] = {{-INFINITY, 0}, {-INFINITY, 0}, {-INFINITY, 0}, {-INFINITY, 0}};
+  SoftmaxSum s{-INFINITY, 0};
 #pragma unroll 2
-  for (int64_t i = threadIdx.x; i < vectors; i += kThreads) {
-    const float4 x = wide[i];
-    s[0].add(x.x * kLog2e), s[1].add(x.y * kLog2e), s[2].add(x.z * kLog2e), s[3].add(x.w * kLog2e);
+  for (int i = threadIdx.x; i < vectors; i += kThreads) {
+    float x[N];
+    wide[i].get(x);
+    s.add(x);
   }
-  for (int64_t i = vectors * 4 + threadIdx.x; i < a.vocabulary; i += kThreads) s[0].add(logits[i] * kLog2e);
-  s[0].merge(s[1]), s[2].merge(s[3]), s[0].merge(s[2]);
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    SoftmaxSum o{__shfl_xor_sync(0xffffffffu, s[0].maximum, offset), __shfl_xor_sync(0xffffffffu, s[0].sum, offset)};
-    s[0].merge(o);
+  for (int i = tail; i < size; i += kThreads) {
+    float x[1] = {to_float(logits[i])};
+    s.add(x);
   }
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = s[0];
-  __syncthreads();
-  SoftmaxSum total = warps[0];
-  for (int i = 1; i < kThreads / 32; ++i) total.merge(warps[i]);
-  const float log_sum = total.maximum + log2f(total.sum);  // log2 Σ exp
-  if (threadIdx.x == 0) a.nll[row] = fmaf(log_sum, kLn2, -logits[target]);
+  const float chosen = target < a.vocabulary ? to_float(logits[target]) : NAN;
+  s = merge_block(s);                  // every thread has read the target's logit
+  const float log_sum = log2f(s.sum);  // of exp(x - maximum): large logits lose nothing
+  if (threadIdx.x == 0) a.nll[row] = fmaf(log_sum, kLn2, s.maximum - chosen);
   if (!a.gradient) return;
-  __syncthreads();  // thread 0 has read the target's logit
-  auto gradient = [&](float x, int64_t i) {
-    return a.scale * (exp2_fast(fmaf(x, kLog2e, -log_sum)) - (i == target ? 1.f : 0.f));
+  auto gradient = [&](float x, int i) {
+    return a.scale * (exp2_fast(fmaf(x - s.maximum, kLog2e, -log_sum)) - (i == int(target) ? 1.f : 0.f));
   };
 #pragma unroll 2
-  for (int64_t i = threadIdx.x; i < vectors; i += kThreads) {
-    const float4 x = wide[i];
-    wide[i] =
-        make_float4(gradient(x.x, 4 * i), gradient(x.y, 4 * i + 1), gradient(x.z, 4 * i + 2), gradient(x.w, 4 * i + 3));
+  for (int i = threadIdx.x; i < vectors; i += kThreads) {
+    float x[N];
+    wide[i].get(x);
+#pragma unroll
+    for (int j = 0; j < N; ++j) x[j] = gradient(x[j], i * N + j);
+    wide[i].set(x);
   }
-  for (int64_t i = vectors * 4 + threadIdx.x; i < a.vocabulary; i += kThreads) logits[i] = gradient(logits[i], i);
+  for (int i = tail; i < size; i += kThreads) logits[i] = from_float<T>(gradient(to_float(logits[i]), i));
+}
+
+template <class T>
+void launch(const CrossEntropyArgs& args, T* logits, cudaStream_t stream) {
+  const bool aligned = args.vocabulary % Logits<T>::kCount == 0 && reinterpret_cast<uintptr_t>(logits) % 16 == 0;
+  cross_entropy_kernel<T><<<args.rows, kThreads, 0, stream>>>(args, logits, aligned);
 }
 
 }  // namespace
 
 void cross_entropy(const CrossEntropyArgs& args, void* stream) {
   if (args.rows == 0 || args.vocabulary == 0) return;
-  const bool aligned = args.vocabulary % 4 == 0 && reinterpret_cast<uintptr_t>(args.logits) % 16 == 0;
-  cross_entropy_kernel<<<args.rows, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args, aligned);
+  const auto s = static_cast<cudaStream_t>(stream);
+  if (args.bfloat16_logits != nullptr)
+    launch(args, static_cast<__nv_bfloat16*>(args.bfloat16_logits), s);
+  else
+    launch(args, args.logits, s);
   check_launch("linear_cross_entropy");
 }
 
