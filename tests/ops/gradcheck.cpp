@@ -15,14 +15,14 @@ Tensors leaves(const Tensors& inputs) {
 /// Fixed weights of the loss, different for every element: a gradient error cannot cancel. Exact in bfloat16, so that
 /// the gradient that reaches a bfloat16 output is not rounded before the operator sees it.
 at::Tensor loss_weights(const at::Tensor& output) {
-  return at::cos(at::arange(output.numel(), at::dtype(at::kDouble)) * 1.7 + 0.3)
+  return at::cos(at::arange(output.numel(), at::dtype(at::kDouble)).to(output.device()) * 1.7 + 0.3)
       .to(at::kBFloat16)
       .to(at::kDouble)
       .view(output.sizes());
 }
 
 at::Tensor loss_of(const Tensors& outputs) {
-  at::Tensor loss = at::zeros({}, at::kDouble);
+  at::Tensor loss = at::zeros({}, at::TensorOptions(test_device()).dtype(at::kDouble));
   for (const auto& y : outputs) {
     if (y.requires_grad() || !y.grad_fn()) loss = loss + (y.to(at::kDouble) * loss_weights(y)).sum();
   }
@@ -42,6 +42,14 @@ class OneThread {
 double tolerance_of(at::ScalarType type) { return type == at::kBFloat16 ? 8e-3 : type == at::kFloat ? 1e-5 : 1e-10; }
 }  // namespace
 
+at::Device test_device() {
+  static const at::Device device = [] {
+    const char* value = std::getenv("SMAMBA_TEST_DEVICE");
+    return at::Device(value ? value : "cpu");
+  }();
+  return device;
+}
+
 at::Tensor windowed(const at::Tensor& x) {
   auto shape = x.sizes().vec();
   shape.back() += 3;
@@ -54,7 +62,7 @@ at::Tensor windowed(const at::Tensor& x) {
 void expect_close(const at::Tensor& actual, const at::Tensor& expected, double tolerance, const std::string& what) {
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
   if (actual.numel() == 0) return;
-  const at::Tensor a = actual.detach().to(at::kDouble), e = expected.detach().to(at::kDouble);
+  const at::Tensor a = actual.detach().to(at::kCPU, at::kDouble), e = expected.detach().to(at::kCPU, at::kDouble);
   EXPECT_TRUE(at::equal(a.isnan(), e.isnan())) << what << ": NaN in different places";
   const double scale = std::max(1.0, at::nan_to_num(e).abs().max().item<double>());
   const double error = at::nan_to_num(a - e).abs().max().item<double>();
@@ -62,7 +70,7 @@ void expect_close(const at::Tensor& actual, const at::Tensor& expected, double t
 }
 
 void expect_equal(const at::Tensor& actual, const at::Tensor& expected, const std::string& what) {
-  EXPECT_TRUE(at::equal(actual, expected)) << what;
+  EXPECT_TRUE(at::equal(actual.cpu(), expected.cpu())) << what;
 }
 
 Evaluation evaluate(const Operator& op, const Tensors& inputs) {
@@ -88,22 +96,23 @@ void check_gradients(const Operator& op, const Tensors& inputs) {
     ASSERT_TRUE(exact.gradients[i].defined()) << "input " << i << " has no gradient";
     Tensors shifted = inputs;
     shifted[i] = inputs[i].clone(at::MemoryFormat::Contiguous);
-    double* values = shifted[i].data_ptr<double>();
-    const at::Tensor numerical = at::empty(inputs[i].sizes(), at::kDouble);
+    const at::Tensor values = shifted[i].view({-1}), numerical = at::empty(inputs[i].sizes(), at::kDouble);
     for (int64_t j = 0; j < shifted[i].numel(); ++j) {
-      const double original = values[j];
-      values[j] = original + kStep;
+      const at::Tensor value = values[j];
+      const double original = value.item<double>();
+      value.fill_(original + kStep);
       const double above = loss_of(op(shifted)).item<double>();
-      values[j] = original - kStep;
+      value.fill_(original - kStep);
       const double below = loss_of(op(shifted)).item<double>();
-      values[j] = original;
+      value.fill_(original);
       numerical.data_ptr<double>()[j] = (above - below) / (2 * kStep);
     }
     expect_close(exact.gradients[i], numerical, 1e-7, "gradient of input " + std::to_string(i));
   }
 }
 
-void compare(const Operator& fast, const Operator& definition, const Tensors& inputs, const std::string& what) {
+void compare(const Operator& fast, const Operator& definition, const Tensors& inputs, const std::string& what,
+             double output_tolerance) {
   const OneThread guard;
   Tensors exact_inputs;
   for (const auto& x : inputs) exact_inputs.push_back(x.to(at::kDouble));
@@ -113,7 +122,8 @@ void compare(const Operator& fast, const Operator& definition, const Tensors& in
   for (const auto& x : inputs) narrow |= x.scalar_type() == at::kBFloat16;
   for (size_t i = 0; i < actual.outputs.size(); ++i) {
     const auto& y = actual.outputs[i];
-    expect_close(y, expected.outputs[i], tolerance_of(y.scalar_type()), what + ": output " + std::to_string(i));
+    expect_close(y, expected.outputs[i], output_tolerance > 0 ? output_tolerance : tolerance_of(y.scalar_type()),
+                 what + ": output " + std::to_string(i));
   }
   for (size_t i = 0; i < inputs.size(); ++i) {
     const std::string name = what + ": gradient of input " + std::to_string(i);

@@ -14,18 +14,21 @@ using Tensors = std::vector<at::Tensor>;
 /// An operator as a function of the tensors it is differentiated by; other arguments are captured.
 using Operator = std::function<Tensors(const Tensors&)>;
 
-/// Reproducible random tensors.
+/// Where the operators under test run: SMAMBA_TEST_DEVICE, "cpu" unless set.
+at::Device test_device();
+
+/// Reproducible random tensors on the device under test.
 class Source {
  public:
   explicit Source(uint64_t seed) : generator_(at::detail::createCPUGenerator(seed)) {}
   at::Tensor normal(at::IntArrayRef shape, at::ScalarType type = at::kDouble) {
-    return at::randn(shape, generator_, at::dtype(at::kDouble)).to(type);
+    return at::randn(shape, generator_, at::dtype(at::kDouble)).to(test_device(), type);
   }
   at::Tensor uniform(at::IntArrayRef shape, double low, double high, at::ScalarType type = at::kDouble) {
-    return (at::rand(shape, generator_, at::dtype(at::kDouble)) * (high - low) + low).to(type);
+    return (at::rand(shape, generator_, at::dtype(at::kDouble)) * (high - low) + low).to(test_device(), type);
   }
   at::Tensor integers(at::IntArrayRef shape, int64_t low, int64_t high, at::ScalarType type) {
-    return at::randint(low, high + 1, shape, generator_, at::dtype(at::kLong)).to(type);
+    return at::randint(low, high + 1, shape, generator_, at::dtype(at::kLong)).to(test_device(), type);
   }
   /// Ones with probability p: reset positions.
   at::Tensor flags(at::IntArrayRef shape, double p) { return uniform(shape, 0, 1).lt(p).to(at::kByte); }
@@ -54,8 +57,9 @@ Evaluation evaluate(const Operator& op, const Tensors& inputs);
 void check_gradients(const Operator& op, const Tensors& inputs);
 
 /// `fast` on `inputs` (float32, bfloat16) against `definition` on the same numbers in float64: outputs and gradients.
-/// Tolerance 1e-5, or 8e-3 for results in bfloat16.
-void compare(const Operator& fast, const Operator& definition, const Tensors& inputs, const std::string& what);
+/// Tolerance 1e-5, or 8e-3 for results in bfloat16; `output_tolerance` replaces the outputs' where it is given.
+void compare(const Operator& fast, const Operator& definition, const Tensors& inputs, const std::string& what,
+             double output_tolerance = 0);
 
 /// Bit-equal outputs and gradients on repetition and for one and two threads.
 void check_deterministic(const Operator& op, const Tensors& inputs, bool over_threads = true);

@@ -130,7 +130,8 @@ TEST(CausalConv1d, PackedDocumentsAreIndependent) {
   const at::Tensor weight = random.normal({6, 4}, at::kFloat);
   at::Tensor x = random.normal({1, 12, 6}, at::kFloat);
   x.narrow(1, 0, 5).fill_(std::numeric_limits<float>::quiet_NaN());  // nothing of the first document may leak
-  const at::Tensor reset = at::zeros({1, 12}, at::kBool).index_fill_(1, at::tensor(std::vector<int64_t>{0, 5}), 1);
+  const at::Tensor reset =
+      at::zeros({1, 12}, at::kBool).index_fill_(1, at::tensor(std::vector<int64_t>{0, 5}), 1).to(test_device());
   const at::Tensor packed = causal_conv1d(x, weight, {}, true, {}, reset).first;
   expect_equal(packed.narrow(1, 5, 7), causal_conv1d(x.narrow(1, 5, 7), weight, {}, true).first, "second document");
 }
@@ -176,7 +177,7 @@ TEST(RmsNormResidual, WithoutResidualAndWithOneOutputUsed) {
 TEST(RmsNormResidual, NanStaysInItsRow) {
   at::Tensor x = Source(42).normal({4, 10}, at::kFloat);
   x[1][3] = std::numeric_limits<float>::quiet_NaN();
-  const at::Tensor y = rms_norm_residual(x, {}, at::ones({10}), 1e-5, at::kFloat).first;
+  const at::Tensor y = rms_norm_residual(x, {}, at::ones({10}).to(test_device()), 1e-5, at::kFloat).first;
   expect_equal(y.isnan().any(1), at::tensor(std::vector<int64_t>{0, 1, 0, 0}).to(at::kBool), "rows with NaN");
 }
 
@@ -194,7 +195,8 @@ TEST(Swiglu, EqualsReference) {
 
 TEST(Swiglu, ExtremesNeitherOverflowNorInvent) {
   const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  const at::Tensor gate = at::tensor(std::vector<float>{-1e4f, -100, -88, 0, 88, 100, 1e4f, inf, nan});
+  const at::Tensor gate =
+      at::tensor(std::vector<float>{-1e4f, -100, -88, 0, 88, 100, 1e4f, inf, nan}).to(test_device());
   const at::Tensor x = at::cat({at::ones_like(gate), gate});
   expect_close(swiglu(x), at::silu(gate.to(at::kDouble)), 1e-6, "silu of extremes");
 }
@@ -262,12 +264,15 @@ TEST(LinearCrossEntropy, EqualsReferenceOverChunks) {
 TEST(LinearCrossEntropy, BFloat16HiddenEqualsReference) {
   Source random(71);
   const at::Tensor targets = random.integers({67}, -1, 259, at::kLong);
-  compare([&](const Tensors& x) { return Tensors{linear_cross_entropy(x[0], x[1], targets).first * 2}; },
-          [&](const Tensors& x) {
-            const at::Tensor rounded = x[1] + (x[1].to(at::kBFloat16).to(at::kDouble) - x[1]).detach();
-            return Tensors{reference::linear_cross_entropy(x[0], rounded, targets).first * 2};
-          },
-          {random.normal({67, 32}, at::kBFloat16), random.normal({260, 32}, at::kFloat)}, "bfloat16");
+  compare(
+      [&](const Tensors& x) { return Tensors{linear_cross_entropy(x[0], x[1], targets).first * 2}; },
+      [&](const Tensors& x) {
+        const at::Tensor rounded = x[1] + (x[1].to(at::kBFloat16).to(at::kDouble) - x[1]).detach();
+        return Tensors{reference::linear_cross_entropy(x[0], rounded, targets).first * 2};
+      },
+      {random.normal({67, 32}, at::kBFloat16), random.normal({260, 32}, at::kFloat)}, "bfloat16",
+      // Where products are bfloat16, so are the logits, of size 20 at most: 20 / 512 for a row, less for their mean.
+      product_type(at::kBFloat16, test_device()) == at::kBFloat16 ? 0.02 : 0);
 }
 
 TEST(LinearCrossEntropy, WithoutGradientGivesTheSameLoss) {
@@ -284,12 +289,12 @@ TEST(LinearCrossEntropy, WithoutGradientGivesTheSameLoss) {
 
 TEST(LinearCrossEntropy, ShiftedAndNonFiniteLogits) {
   // Logits of ±1e4 overflow a naive exponential; the loss is the exact difference of logits.
-  const at::Tensor hidden = at::tensor(std::vector<float>{1e4f}).view({1, 1}),
-                   weight = at::tensor(std::vector<float>{1, -1}).view({2, 1});
-  const auto zero = at::zeros({1}, at::kLong), one = at::ones({1}, at::kLong);
+  const at::Tensor hidden = at::tensor(std::vector<float>{1e4f}).to(test_device()).view({1, 1}),
+                   weight = at::tensor(std::vector<float>{1, -1}).to(test_device()).view({2, 1});
+  const auto zero = at::zeros({1}, at::kLong).to(test_device()), one = at::ones_like(zero);
   EXPECT_EQ(linear_cross_entropy(hidden, weight, zero).first.item<float>(), 0.0f);
   EXPECT_EQ(linear_cross_entropy(hidden, weight, one).first.item<float>(), 2e4f);
-  const at::Tensor bad = at::full({1, 1}, std::numeric_limits<float>::quiet_NaN());
+  const at::Tensor bad = at::full_like(hidden, std::numeric_limits<float>::quiet_NaN());
   EXPECT_TRUE(std::isnan(linear_cross_entropy(bad, weight, zero).first.item<float>()));
 }
 

@@ -99,9 +99,9 @@ ScanProblem make_scan(const ScanCase& variant, int64_t length, int64_t channels,
     A = random.uniform({state}, 0.5, 2.0);
   } else {
     // Coefficients of Π (s + r_k) with r in [0.4, 1.6]: stable, and small enough for float32 in companion coordinates.
-    A = at::ones({1}, at::kDouble);
+    A = at::ones({1}, at::TensorOptions(test_device()).dtype(at::kDouble));
     for (int64_t k = 0; k < state; ++k) {
-      const at::Tensor root = random.uniform({1}, 0.4, 1.6), zero = at::zeros({1}, at::kDouble);
+      const at::Tensor root = random.uniform({1}, 0.4, 1.6), zero = at::zeros_like(root);
       A = at::cat({zero, A}) + at::cat({A * root, zero});
     }
     A = A.narrow(0, 0, state);

@@ -158,7 +158,8 @@ TEST(Scan, PackedDocumentsAreIndependent) {
   for (const auto& variant : common_cases()) {
     SCOPED_TRACE(variant.title());
     auto problem = make_scan(variant, 40, 5, 4, at::kFloat, 800, /*with_reset=*/false);
-    problem.reset = at::zeros({2, 40}, at::kByte).index_fill_(1, at::tensor(std::vector<int64_t>{0, 17}), 1);
+    problem.reset =
+        at::zeros({2, 40}, at::kByte).index_fill_(1, at::tensor(std::vector<int64_t>{0, 17}), 1).to(test_device());
     const auto packed = scan(problem.inputs(), variant.options);
     ScanInputs second = problem.inputs();
     const auto rows = [](const at::Tensor& x) { return x.dim() == 3 ? x.narrow(1, 17, 23) : x; };
