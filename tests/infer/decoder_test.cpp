@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "infer/tiny_model.h"
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
-#include "infer/tiny_model.h"
 
 namespace smamba::infer {
 namespace {

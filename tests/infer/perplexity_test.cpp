@@ -7,9 +7,9 @@
 #include <filesystem>
 #include <map>
 
+#include "infer/tiny_model.h"
 #include "smamba/data/byte_tokenizer.h"
 #include "smamba/data/token_store_writer.h"
-#include "infer/tiny_model.h"
 
 namespace smamba::infer {
 namespace {

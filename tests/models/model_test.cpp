@@ -155,7 +155,8 @@ INSTANTIATE_TEST_SUITE_P(Models, EveryMixer, testing::ValuesIn(cases()), test_na
 
 // A factor on the fixed vector is a change of basis: the other side's weights divided by it give the same function.
 TEST(Mixer, InputScaleIsAChangeOfBasis) {
-  for (const char* preset : {"sc-mamba-strict", "so-mamba-strict", "sc-mamba-strict-schwarz", "so-mamba-strict-schwarz"}) {
+  for (const char* preset :
+       {"sc-mamba-strict", "so-mamba-strict", "sc-mamba-strict-schwarz", "so-mamba-strict-schwarz"}) {
     ModelConfig unit = small(preset, 4), scaled = unit;
     unit.mixer.input_scale = 1;
     scaled.mixer.input_scale = 0.125;

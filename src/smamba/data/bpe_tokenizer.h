@@ -25,8 +25,8 @@ struct BpeDefinition {
 
 /// Ids are those of Hugging Face's encode(text, add_special_tokens=False), for any valid UTF-8. Bytes that are no UTF-8
 /// count as symbols, neither letter, number nor space. decode(encode(x)) == x unless the definition normalises (nfc),
-/// adds a prefix space, has added tokens that strip white space, or has no tokens for bytes that never occur in UTF-8 (they
-/// become U+FFFD).
+/// adds a prefix space, has added tokens that strip white space, or has no tokens for bytes that never occur in UTF-8
+/// (they become U+FFFD).
 class BpeTokenizer final : public Tokenizer {
  public:
   /// Error(kBadData), naming `where`, when a byte that occurs in UTF-8 has no token.

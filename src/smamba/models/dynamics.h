@@ -24,7 +24,8 @@ struct DynamicsTensors {
 /// The time-invariant spectrum of a layer, for analysis, in double.
 struct LayerSystem {
   control::Spectrum spectrum;
-  std::vector<double> coefficients;  // a_0 … a_{n-1}; empty for a diagonal layer (one system per channel) and where one overflows double
+  std::vector<double> coefficients;  // a_0 … a_{n-1}; empty for a diagonal layer (one system per channel) and where one
+                                     // overflows double
 };
 
 class Dynamics {

@@ -80,8 +80,10 @@ HWY_EXPORT(cross_entropy_range);
 
 void cross_entropy(const CrossEntropyArgs& args) {
   parallel_for(args.rows, std::max<int64_t>(1, 8192 / std::max<int64_t>(1, args.vocabulary)),
-               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(cross_entropy_range)
-                                                 (args, begin, end); });
+               [&](int64_t begin, int64_t end) {
+                 HWY_DYNAMIC_DISPATCH(cross_entropy_range)
+                 (args, begin, end);
+               });
 }
 }  // namespace smamba::ops::cpu
 #endif
