@@ -199,6 +199,16 @@ __device__ inline void mma_k8_new(float (&d)[4], float a0, float a1, float a2, f
 /// The part of x that tf32 holds exactly; x - high_part(x) is the rest.
 __device__ inline float high_part(float x) { return __uint_as_float(__float_as_uint(x) & 0xffffe000u); }
 
+/// N consecutive floats from shared memory, 16 bytes at a time.
+template <int N>
+__device__ inline void read_floats(float (&r)[N], const float* p) {
+#pragma unroll
+  for (int i = 0; i < N; i += 4) {
+    const float4 v = *reinterpret_cast<const float4*>(p + i);
+    r[i] = v.x, r[i + 1] = v.y, r[i + 2] = v.z, r[i + 3] = v.w;
+  }
+}
+
 /// Calls f(T{}) with the element type of `dtype`.
 template <class F>
 void with_dtype(DType dtype, F f) {

@@ -94,16 +94,6 @@ __device__ inline float4 operator*(float4 x, float4 y) {
   return make_float4(x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w);
 }
 
-/// SPT consecutive floats from shared memory, 16 bytes at a time.
-template <int SPT>
-__device__ inline void read_states(float (&r)[SPT], const float* p) {
-#pragma unroll
-  for (int i = 0; i < SPT; i += 4) {
-    const float4 v = *reinterpret_cast<const float4*>(p + i);
-    r[i] = v.x, r[i + 1] = v.y, r[i + 2] = v.z, r[i + 3] = v.w;
-  }
-}
-
 /// A (B, D, S) row of states: thread-owned coordinates first … first + SPT - 1.
 template <int SPT>
 __device__ inline void load_state(float (&h)[SPT], const float* row, int first, int state) {

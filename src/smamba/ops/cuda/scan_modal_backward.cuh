@@ -12,24 +12,9 @@
 // block's warps and written per block of channels; scan_close.h adds the blocks in order.
 #pragma once
 #include "smamba/ops/cuda/scan_modal.cuh"
+#include "smamba/ops/cuda/scan_modal_backward.h"
 
 namespace smamba::ops::cuda {
-
-struct BackwardParams {
-  ScanArgs args;
-  ScanGradients gradients;
-  ScanPlan plan;
-  SegmentBuffers segments;  // of the adjoint state; enter: at each segment's right end
-  float* rows = nullptr;    // (channel blocks, B, L, W): dB, dC over a block's channels; W = 4 SPT, twice that with dB
-  float* d_a = nullptr;     // (B, segments, D, S)
-  float* d_b = nullptr;     // the same, with a fixed B in the fast kernel
-  float* d_channel = nullptr;  // (3, B, segments, D): gain, skip, delta_bias
-  bool vectors;
-};
-
-/// The adjoint states that enter the segments, into `buffers`.
-void adjoint_segments(const ScanArgs& args, const ScanGradients& gradients, const SegmentBuffers& buffers,
-                      void* stream);
 
 /// d softplus / d raw from its value: 1 - exp(-delta).
 __device__ inline float softplus_slope(float delta) { return -expm1_given(-delta, exp2_fast(-delta * kLog2e)); }
@@ -173,7 +158,7 @@ struct BackwardBlock {
 
   /// B as advance() wants it: divided by the pole for zoh.
   __device__ void read_b(float (&b)[SPT], int t) const {
-    read_states(b, &s.b[t][m4 * SPT]);
+    read_floats(b, &s.b[t][m4 * SPT]);
     if constexpr (ZOH) {
 #pragma unroll
       for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
@@ -312,7 +297,7 @@ struct BackwardBlock {
     const float dy = s.dy[t][warp * 8 + l4];
     float b[SPT], c[SPT], row_b[SPT], row_c[SPT];
     if constexpr (!FIXED_B) read_b(b, t);
-    read_states(c, &s.c[t][m4 * SPT]);
+    read_floats(c, &s.c[t][m4 * SPT]);
     float y = 0, d_delta = 0, d_w = 0;
 #pragma unroll
     for (int i = 0; i < SPT; ++i) {
@@ -381,10 +366,10 @@ struct BackwardBlock {
     const int in_chunk = tile % kTiles * kTile + row;
     const ChannelFactors factors = load_factors(a, first_channel + column, staged);
     float y[4], dd[4], dw[4], dy[4];
-    read_states(y, &s.sums[0][row * kSumStride + column]);
-    read_states(dd, &s.sums[1][row * kSumStride + column]);
-    read_states(dw, &s.sums[2][row * kSumStride + column]);
-    read_states(dy, &s.dy[in_chunk][column]);
+    read_floats(y, &s.sums[0][row * kSumStride + column]);
+    read_floats(dd, &s.sums[1][row * kSumStride + column]);
+    read_floats(dw, &s.sums[2][row * kSumStride + column]);
+    read_floats(dy, &s.dy[in_chunk][column]);
     float du[4], d_raw[4], dz[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {

@@ -167,7 +167,7 @@ struct ForwardBlock {
   }
 
   __device__ void read_b(float (&b)[SPT], int t) const {
-    read_states(b, &s.b[t][m4 * SPT]);
+    read_floats(b, &s.b[t][m4 * SPT]);
     if constexpr (ZOH) {
 #pragma unroll
       for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
@@ -183,7 +183,7 @@ struct ForwardBlock {
     }
     const float2 now = s.steps[t][warp * 8 + l4];
     float c[SPT];
-    if constexpr (kNeedsC) read_states(c, &s.c[t][m4 * SPT]);
+    if constexpr (kNeedsC) read_floats(c, &s.c[t][m4 * SPT]);
     if constexpr (!kOutput) delta_sum += now.x;
     if constexpr (kAdjoint) {
 #pragma unroll

@@ -69,15 +69,6 @@ __device__ inline void write_lane(const float (&x)[M], float4 (*p)[kLanes], int 
 #pragma unroll
   for (int q = 0; q < M / 4; ++q) p[q][channel] = make_float4(x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]);
 }
-/// Floats that all lanes of a half read.
-template <int M>
-__device__ inline void read_row(float (&x)[M], const float* p) {
-#pragma unroll
-  for (int i = 0; i < M; i += 4) {
-    const float4 v = *reinterpret_cast<const float4*>(p + i);
-    x[i] = v.x, x[i + 1] = v.y, x[i + 2] = v.z, x[i + 3] = v.w;
-  }
-}
 
 /// coupling[i] = b between padded states i and i + 1.
 template <int N>
@@ -288,7 +279,7 @@ struct Block {
   template <bool WHOLE>
   __device__ void run(float (&h)[kHalf], int count) {
     float b[kHalf];
-    read_row(b, &s.b[0][half * kHalf]);
+    read_floats(b, &s.b[0][half * kHalf]);
 #pragma unroll(WHOLE ? kUnroll : 1)
     for (int t = 0; t < (WHOLE ? kChunk : count); ++t) {
       if (!WHOLE && s.reset[t]) {
@@ -298,7 +289,7 @@ struct Block {
       const float4 step = *reinterpret_cast<const float4*>(&s.steps[t][run_lane]);
       float inverse[kHalf], m[kHalf];
       read_lane(inverse, s.inverse[t] + half * (kQuads / 2), run_lane);
-      if (!FIXED_B) read_row(b, &s.b[t][half * kHalf]);
+      if (!FIXED_B) read_floats(b, &s.b[t][half * kHalf]);
 #pragma unroll
       for (int i = 0; i < kHalf; ++i) m[i] = fmaf(step.y, b[i], step.x * h[i]);
       solve<kHalf, false>(m, half_matrix, inverse, step.z);
@@ -312,7 +303,7 @@ struct Block {
   __device__ float read_out(int t) const {
     float h[N], c[N];
     read_lane(h, s.states[t], lane);
-    read_row(c, s.c[t]);
+    read_floats(c, s.c[t]);
     float y[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int i = 0; i < N; ++i) y[i % 4] = fmaf(c[i], h[i], y[i % 4]);

@@ -40,7 +40,7 @@ struct BackwardBlock : Block<T, N, FIXED_B, true> {
     for (int t = (WHOLE ? kChunk : count) - 1; t >= 0; --t) {
       const float4 step = *reinterpret_cast<const float4*>(&s.steps[t][run_lane]);
       float inverse[kHalf], c[kHalf], v[kHalf];
-      read_row(c, &s.c[t][half * kHalf]);
+      read_floats(c, &s.c[t][half * kHalf]);
       read_lane(inverse, s.inverse[t] + half * (kQuads / 2), run_lane);
 #pragma unroll
       for (int i = 0; i < kHalf; ++i) v[i] = g[i] = fmaf(c[i], step.w, g[i]);
@@ -69,7 +69,7 @@ struct BackwardBlock : Block<T, N, FIXED_B, true> {
 #pragma unroll
       for (int i = 0; i < N; ++i) sum[i] += h[i];
     }
-    read_row(b, s.b[t]);
+    read_floats(b, s.b[t]);
     float product[2] = {0, 0}, diagonal[2] = {0, 0}, to_input[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < N; ++i) {

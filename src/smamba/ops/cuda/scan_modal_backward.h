@@ -1,0 +1,23 @@
+// What the backward kernels of the modal scan are given.
+#pragma once
+#include "smamba/ops/cuda/scan_plan.h"
+
+namespace smamba::ops::cuda {
+
+struct BackwardParams {
+  ScanArgs args;
+  ScanGradients gradients;
+  ScanPlan plan;
+  SegmentBuffers segments;  // of the adjoint state; enter: at each segment's right end
+  float* rows = nullptr;    // (channel blocks, B, L, W): dB, dC over a block's channels; W = 4 SPT, twice that with dB
+  float* d_a = nullptr;     // (B, segments, D, S)
+  float* d_b = nullptr;     // the same, with a fixed B in the fast kernel
+  float* d_channel = nullptr;  // (3, B, segments, D): gain, skip, delta_bias
+  bool vectors;
+};
+
+/// The adjoint states that enter the segments, into `buffers`.
+void adjoint_segments(const ScanArgs& args, const ScanGradients& gradients, const SegmentBuffers& buffers,
+                      void* stream);
+
+}  // namespace smamba::ops::cuda
