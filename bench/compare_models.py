@@ -52,12 +52,15 @@ def main():
         runs = {(m, s): pool.submit(train, options, m, s) for m in options.models for s in range(options.seeds)}
     print(f"{'model':<72} {'parameters':>11} {'nats/token':>11} {'against the first':>20} {'seconds':>8}")
     first = options.models[0]
+    baseline = [runs[first, s].result() for s in range(options.seeds)]
+    if None in baseline:
+        sys.exit(f"{first}: the model that the others are compared with failed")
     for model in options.models:
         results = [runs[model, s].result() for s in range(options.seeds)]
         if None in results:
             print(f"{model:<72} failed")
             continue
-        differences = [100 * (results[s][0] / runs[first, s].result()[0] - 1) for s in range(options.seeds)]
+        differences = [100 * (results[s][0] / baseline[s][0] - 1) for s in range(options.seeds)]
         spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
         print(f"{model:<72} {results[0][2]:>11,} {statistics.mean(r[0] for r in results):>11.4f} "
               f"{statistics.mean(differences):>+10.2f} % ± {spread:.2f} {statistics.mean(r[1] for r in results):>9.1f}", flush=True)

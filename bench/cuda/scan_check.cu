@@ -208,6 +208,11 @@ void check_repeats() {
 int main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "all";
   const bool all = what == "all";
+  if (!all && what != "quick" && what != "general" && what != "repeats" && what != "offsets") {
+    std::fprintf(stderr, "scan_check: expected quick, general, repeats, offsets or nothing, found '%s'\n",
+                 what.c_str());
+    return 2;
+  }
   for (const DType type : {DType::kFloat32, DType::kBFloat16}) {
     if (all || what == "quick") check_modal(type);
     if (all || what == "general") check_general(type);

@@ -29,8 +29,7 @@ struct InputUnit {
   bool named = false;  // by a person, not found in a folder
   uint64_t size = 0;   // bytes on disk, 0 where unknown
 
-  /// What messages call it.
-  std::string name() const { return path == "-" ? "standard input" : path.string(); }
+  std::string name() const { return input_name(path); }
 };
 
 /// A corpus that the paper uses: where its text is and how much of it is taken.

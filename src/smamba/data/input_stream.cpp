@@ -35,8 +35,7 @@ class PlainStream final : public InputStream {
     for (;;) {
       const ssize_t n = ::read(fd_, out, size);
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0)
-        fail(Exit::kIo, "{}: cannot read: {}", path_ == "-" ? "standard input" : path_.string(), std::strerror(errno));
+      if (n < 0) fail(Exit::kIo, "{}: cannot read: {}", input_name(path_), std::strerror(errno));
       consumed_ += static_cast<uint64_t>(n);
       return static_cast<size_t>(n);
     }
@@ -172,6 +171,8 @@ void InputStream::skip(uint64_t size, const std::filesystem::path& path) {
     done += n;
   }
 }
+
+std::string input_name(const std::filesystem::path& path) { return path == "-" ? "standard input" : path.string(); }
 
 std::unique_ptr<InputStream> open_input(const std::filesystem::path& path, Compression compression) {
   switch (compression) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 
 namespace smamba::data {
 
@@ -22,6 +23,9 @@ class InputStream {
   /// Reads and drops `size` bytes; Error(kBadData) when the stream is shorter.
   void skip(uint64_t size, const std::filesystem::path& path);
 };
+
+/// What messages call an input.
+std::string input_name(const std::filesystem::path& path);
 
 /// Opens a file, or standard input for "-". Concatenated gzip members and zstd frames are one stream.
 std::unique_ptr<InputStream> open_input(const std::filesystem::path& path, Compression compression);

@@ -46,25 +46,18 @@ double sum_of_squares(const at::Tensor& t) {
 // Squared norms of all gradients.
 std::vector<double> squared_norms(const std::vector<at::Tensor>& gradients) {
   std::vector<double> out(gradients.size());
-  std::vector<at::Tensor> elsewhere, on_gpu;
-  std::vector<size_t> where, gpu_where;
+  std::vector<at::Tensor> elsewhere;
+  std::vector<size_t> where;
   for (size_t i = 0; i < gradients.size(); ++i) {
     const at::Tensor& g = gradients[i];
     if (g.is_cpu() && g.is_contiguous() && g.scalar_type() == at::kFloat) {
       out[i] = sum_of_squares<float>(g);
     } else if (g.is_cpu() && g.is_contiguous() && g.scalar_type() == at::kDouble) {
       out[i] = sum_of_squares<double>(g);
-    } else if (g.is_cuda() && g.is_contiguous() && g.scalar_type() == at::kFloat) {
-      on_gpu.push_back(g);
-      gpu_where.push_back(i);
     } else {
       elsewhere.push_back(at::linalg_vector_norm(g, 2, std::nullopt, false, at::kDouble));
       where.push_back(i);
     }
-  }
-  if (!on_gpu.empty()) {
-    const at::Tensor sums = ops::sums_of_squares(on_gpu).cpu();
-    for (size_t i = 0; i < gpu_where.size(); ++i) out[gpu_where[i]] = sums.const_data_ptr<double>()[i];
   }
   if (elsewhere.empty()) return out;
   const at::Tensor norms = at::stack(elsewhere).cpu();  // one transfer for all
