@@ -17,7 +17,7 @@ MixerConfig mamba() {
 MixerConfig published(const std::string& form) {
   MixerConfig m;
   m.form = form;
-  m.input_scale = 0.1;  // 3 to 5 % lower loss than 1 after 300 steps: docs/results/models.md
+  m.input_scale = 0.1;  // 1 to 5 % lower loss than 1 after 300 steps: docs/results/models.md
   return m;
 }
 
