@@ -22,6 +22,7 @@ void check_conv(DType type, int64_t batch, int64_t length, int64_t channels, int
       "causal_conv1d K" + std::to_string(width) + " L" + std::to_string(length) + " D" + std::to_string(channels);
   const int64_t n = batch * length * channels;
   const Vector x = rounded(normal(n), type), d_out = rounded(normal(n), type),
+               more = extras ? rounded(normal(n), type) : Vector(n),
                w = rounded(normal(channels * width), DType::kFloat32),
                bias = rounded(normal(channels), DType::kFloat32),
                initial = rounded(normal(batch * (width - 1) * channels), type);
@@ -44,7 +45,7 @@ void check_conv(DType type, int64_t batch, int64_t length, int64_t channels, int
         const int64_t i = (b * length + t) * channels + d;
         const double s = sigmoid(pre), slope = silu ? s * (1 + pre * (1 - s)) : 1;
         out[i] = silu ? pre * s : pre;
-        const double g = d_out[i] * slope;
+        const double g = (d_out[i] + more[i]) * slope;
         d_b[d] += g;
         for (int64_t k = 0; k < width; ++k) {
           const int64_t from = t - width + 1 + k;
@@ -52,7 +53,7 @@ void check_conv(DType type, int64_t batch, int64_t length, int64_t channels, int
           if (from >= first && from >= 0) d_x[(b * length + from) * channels + d] += g * w[d * width + k];
         }
       }
-  const Buffer bx = upload(x, type), bd = upload(d_out, type), bw = upload(w, DType::kFloat32),
+  const Buffer bx = upload(x, type), bd = upload(d_out, type), bw = upload(w, DType::kFloat32), bm = upload(more, type),
                bb = upload(bias, DType::kFloat32), bi = upload(initial, type), out_b(n * size_of(type)),
                dx_b(n * size_of(type)), dw_b(channels * width * 4), db_b(channels * 4);
   Buffer br(reset.size());
@@ -66,6 +67,7 @@ void check_conv(DType type, int64_t batch, int64_t length, int64_t channels, int
   a.out = {out_b.get(), length * channels, channels};
   ops::Conv1dGradients g{
       {bd.get(), length * channels, channels}, {dx_b.get(), length * channels, channels}, dw_b.f32(), db_b.f32()};
+  if (extras) g.d_out_more = {bm.get(), length * channels, channels};
   const Buffer workspace(ops::cuda::conv1d_backward_workspace_bytes(a));
   ops::cuda::conv1d_forward(a, nullptr);
   ops::cuda::conv1d_backward(a, g, workspace.get(), nullptr);
@@ -149,11 +151,14 @@ void check_cross_entropy(int64_t rows, int64_t vocabulary) {
   Vector nll(rows), gradient(x.size());
   for (int64_t i = 0; i < rows; ++i) {
     if (targets[i] < 0) continue;
+    // By the maximum, so that a vocabulary of one has the exact loss 0.
+    const double* row = x.data() + i * vocabulary;
+    const double maximum = *std::max_element(row, row + vocabulary);
     double sum = 0;
-    for (int64_t c = 0; c < vocabulary; ++c) sum += std::exp(x[i * vocabulary + c]);
-    nll[i] = std::log(sum) - x[i * vocabulary + targets[i]];
+    for (int64_t c = 0; c < vocabulary; ++c) sum += std::exp(row[c] - maximum);
+    nll[i] = std::log(sum) - (row[targets[i]] - maximum);
     for (int64_t c = 0; c < vocabulary; ++c)
-      gradient[i * vocabulary + c] = 0.25 * (std::exp(x[i * vocabulary + c]) / sum - (c == targets[i]));
+      gradient[i * vocabulary + c] = 0.25 * (std::exp(row[c] - maximum) / sum - (c == targets[i]));
   }
   const Buffer logits = upload(x, DType::kFloat32), out(rows * 4), bt(rows * 8);
   CUDA_OK(cudaMemcpy(bt.get(), targets.data(), rows * 8, cudaMemcpyHostToDevice));

@@ -27,6 +27,7 @@ struct Conv1dGradients {
   Sequence d_x;               // (B, L, D) in `dtype`
   float* d_weight = nullptr;  // (D, K)
   float* d_bias = nullptr;    // (D) or not wanted
+  Sequence d_out_more;        // in: (B, L, D) in `dtype`, added to d_out; or absent. CUDA only
 };
 
 /// r = x + residual, y = r · inverse_rms · weight, inverse_rms = 1 / sqrt(mean(r²) + eps).

@@ -1,6 +1,9 @@
-// Residual add and RMSNorm, forward and backward. A block per row (backward: a fixed number of blocks, each a run of
-// rows), up to 16 values a thread in registers, so every array is read once and written once; memory-bound. The
-// weight's gradient is summed per block, then over blocks in order.
+// Residual add and RMSNorm, forward and backward, memory-bound: every array is read once and written once. Forward: a
+// block per row, up to 16 values a thread in registers. Backward: a warp per row, which needs no barrier, as long as
+// the row fits its registers, else a block per row; a fixed number of blocks share the rows. The weight's gradient is
+// summed per warp, then over a block's warps, then over blocks in order.
+#include <algorithm>
+
 #include "smamba/ops/cuda/device.cuh"
 #include "smamba/ops/cuda/kernels.h"
 #include "smamba/ops/cuda/reduce.h"
@@ -23,10 +26,6 @@ __device__ inline float block_sum(float x) {
   for (int i = 0; i < count; ++i) sum += warps[i];
   return sum;
 }
-
-struct Alignment {
-  bool rows;  // every row of every array may be read four values at a time
-};
 
 template <class X>
 __device__ inline void add4(float (&r)[4], const X* p, int n, bool aligned) {
@@ -144,6 +143,68 @@ __global__ void rms_norm_backward_kernel(const RmsNormArgs a, const RmsNormGradi
   }
 }
 
+constexpr int kWarps = 8, kLaneVectors = 8, kWarpWidth = kLaneVectors * 128;
+
+/// The same for rows of at most kWarpWidth values: row after row, a warp each.
+template <class X, class Y>
+__global__ void __launch_bounds__(kWarps * 32, 2)
+    rms_norm_backward_warp_kernel(const RmsNormArgs a, const RmsNormGradients g, float* partial, bool aligned) {
+  __shared__ float sums[kWarps][kWarpWidth];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, width = int(a.width);
+  float d_weight[kLaneVectors][4] = {};
+  for (int64_t row = int64_t{blockIdx.x} * kWarps + warp; row < a.rows; row += gridDim.x * kWarps) {
+    const float *r = a.r + row * width, *d_r = g.d_r + row * width;
+    const Y* d_y = static_cast<const Y*>(g.d_y) + row * width;
+    Vec4<float> held_r[kLaneVectors];
+    Vec4<Y> held_d[kLaneVectors];
+#pragma unroll
+    for (int j = 0; j < kLaneVectors; ++j) {
+      const int c = (j * 32 + lane) * 4;
+      held_r[j] = load4(r + c, width - c, aligned);
+      held_d[j] = load4(d_y + c, width - c, aligned);
+    }
+    const float inverse = a.inverse_rms[row];
+    float dot = 0;
+#pragma unroll
+    for (int j = 0; j < kLaneVectors; ++j) {
+      const int c = (j * 32 + lane) * 4;
+      const Vec4<float> w = load4(a.weight + c, width - c, aligned);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) dot = fmaf(held_d[j].get(i) * w.get(i), held_r[j].get(i), dot);
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, offset);
+    const float scale = dot * inverse * inverse * inverse / float(width);
+#pragma unroll
+    for (int j = 0; j < kLaneVectors; ++j) {
+      const int c = (j * 32 + lane) * 4;
+      const Vec4<float> w = load4(a.weight + c, width - c, aligned);
+      const Vec4<float> along_r = load4(d_r + c, g.d_r != nullptr ? width - c : 0, aligned);
+      float d[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float dv = held_d[j].get(i), rv = held_r[j].get(i);
+        d[i] = along_r.get(i) + fmaf(inverse * w.get(i), dv, -scale * rv);
+        d_weight[j][i] = fmaf(dv, rv * inverse, d_weight[j][i]);
+      }
+      if (g.d_x != nullptr) store4(static_cast<X*>(g.d_x) + row * width + c, d, width - c, aligned);
+      if (g.d_residual != nullptr) store4(g.d_residual + row * width + c, d, width - c, aligned);
+    }
+  }
+  if (partial == nullptr) return;
+#pragma unroll
+  for (int j = 0; j < kLaneVectors; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[warp][(j * 32 + lane) * 4 + i] = d_weight[j][i];
+  __syncthreads();
+  for (int c = threadIdx.x; c < width; c += kWarps * 32) {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) sum += sums[w][c];
+    partial[int64_t{blockIdx.x} * width + c] = sum;
+  }
+}
+
 template <class F>
 void with_dtypes(DType x, DType y, F f) {
   with_dtype(x, [&](auto x_element) { with_dtype(y, [&](auto y_element) { f(x_element, y_element); }); });
@@ -158,7 +219,11 @@ bool all_aligned(int64_t width, std::initializer_list<const void*> pointers) {
   return aligned;
 }
 
-int64_t backward_blocks(int64_t rows) { return std::max<int64_t>(1, std::min<int64_t>(rows, 1024)); }
+/// Depends on the sizes only: a warp per row fills an H100 twice.
+int64_t backward_blocks(const RmsNormArgs& a) {
+  return a.width <= kWarpWidth ? std::clamp<int64_t>(ceil_div(a.rows, kWarps), 1, 264)
+                               : std::clamp<int64_t>(a.rows, 1, 1024);
+}
 
 }  // namespace
 
@@ -173,18 +238,22 @@ void rms_norm_forward(const RmsNormArgs& a, void* stream) {
 }
 
 int64_t rms_norm_backward_workspace_bytes(const RmsNormArgs& a) {
-  return 4 * ((backward_blocks(a.rows) * a.width + 3) / 4 * 4 + sum_rows_scratch_floats(a.width));
+  return 4 * ((backward_blocks(a) * a.width + 3) / 4 * 4 + sum_rows_scratch_floats(a.width));
 }
 
 void rms_norm_backward(const RmsNormArgs& a, const RmsNormGradients& g, void* workspace, void* stream) {
   if (a.width == 0) return;
-  const int64_t blocks = backward_blocks(a.rows);
+  const int64_t blocks = backward_blocks(a);
   float* const partial = static_cast<float*>(workspace);
   const BackwardRows rows{ceil_div(a.rows, blocks), g.d_weight != nullptr ? partial : nullptr};
   const bool aligned = all_aligned(a.width, {a.r, a.weight, g.d_y, g.d_r, g.d_x, g.d_residual, partial});
   with_dtypes(a.x_dtype, a.y_dtype, [&](auto x, auto y) {
-    rms_norm_backward_kernel<decltype(x), decltype(y)>
-        <<<blocks, block_threads(a.width), 0, static_cast<cudaStream_t>(stream)>>>(a, g, rows, aligned);
+    const auto s = static_cast<cudaStream_t>(stream);
+    if (a.width <= kWarpWidth)
+      rms_norm_backward_warp_kernel<decltype(x), decltype(y)>
+          <<<blocks, kWarps * 32, 0, s>>>(a, g, rows.d_weight, aligned);
+    else
+      rms_norm_backward_kernel<decltype(x), decltype(y)><<<blocks, block_threads(a.width), 0, s>>>(a, g, rows, aligned);
   });
   check_launch("rms_norm backward");
   if (g.d_weight != nullptr)
