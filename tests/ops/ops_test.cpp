@@ -218,15 +218,16 @@ TEST(Linear, EqualsReference) {
   }
 }
 
-// Large enough that the products go through oneDNN's convolutions where that library is chosen.
+// Large enough that the products go through the chosen library.
 TEST(Linear, EqualsReferenceInEachLibrary) {
   const auto before = matmul_library();
-  for (const auto library : {MatmulLibrary::kBlas, MatmulLibrary::kOneDnn}) {
+  const std::vector<std::pair<MatmulLibrary, std::string>> libraries{
+      {MatmulLibrary::kBlas, "BLAS"}, {MatmulLibrary::kOneDnn, "oneDNN"}, {MatmulLibrary::kPacked, "packed"}};
+  for (const auto& [library, name] : libraries) {
     set_matmul_library(library);
     Source random(66);
     const Tensors inputs{random.normal({3, 50, 160}, at::kFloat), random.normal({200, 160}, at::kFloat) / 16,
                          random.normal({200}, at::kFloat)};
-    const std::string name = library == MatmulLibrary::kBlas ? "BLAS" : "oneDNN";
     compare([](const Tensors& x) { return Tensors{ops::linear(x[0], x[1], x[2])}; },
             [](const Tensors& x) { return Tensors{reference::linear(x[0], x[1], x[2])}; }, inputs, name);
     const at::Tensor targets = random.integers({150}, -1, 199, at::kLong);
@@ -238,7 +239,9 @@ TEST(Linear, EqualsReferenceInEachLibrary) {
 }
 
 TEST(LinearCrossEntropy, EqualsReferenceOverChunks) {
-  // 131072 entries: chunks of 128 rows; the small vocabulary takes all rows at once.
+  // 131072 entries: chunks of 128 rows on a CPU; the small vocabulary takes all rows at once.
+  const int64_t before = logits_chunk_bytes();
+  set_logits_chunk_bytes(int64_t{64} << 20);
   for (const auto& [rows, vocabulary] :
        std::vector<std::pair<int64_t, int64_t>>{{0, 5}, {1, 1}, {67, 260}, {130, 131072}}) {
     Source random(70 + rows);
@@ -259,6 +262,7 @@ TEST(LinearCrossEntropy, EqualsReferenceOverChunks) {
       if (vocabulary > 1000) break;
     }
   }
+  set_logits_chunk_bytes(before);
 }
 
 TEST(LinearCrossEntropy, BFloat16HiddenEqualsReference) {

@@ -1,5 +1,7 @@
 // Rows go in chunks: logits of a chunk, their loss, and at once their gradient, which is multiplied back while it is in
 // the cache. What is kept for the backward pass is the finished gradient of hidden and weight; it only scales them.
+#include <atomic>
+
 #include "smamba/ops/autograd/glue.h"
 #include "smamba/ops/autograd/matmul.h"
 #include "smamba/ops/check.h"
@@ -8,14 +10,17 @@
 namespace smamba::ops {
 
 namespace {
-/// Rows whose logits take about 64 MB in float32 on a CPU (they stay near the processor); on a GPU chunks of equal
-/// size, of at most 1 GB (larger products are faster ones). A multiple of 64.
+std::atomic<int64_t>& chunk_bytes() {
+  static std::atomic<int64_t> value{int64_t{128} << 20};
+  return value;
+}
+
+/// Chunks of equal size whose float32 logits take at most logits_chunk_bytes() on a CPU and 1 GB on a GPU: large ones,
+/// since every chunk reads the weight twice, and its gradient is read and written. A multiple of 64.
 int64_t rows_of_chunk(int64_t rows, int64_t vocabulary, const at::Tensor& logits_like) {
-  const auto limit = [&](int64_t bytes) {
-    return std::max<int64_t>(64, bytes / (logits_like.element_size() * vocabulary) / 64 * 64);
-  };
-  if (!logits_like.is_cuda()) return limit(int64_t{64} << 20);
-  const int64_t chunks = std::max<int64_t>(1, (rows + limit(int64_t{1} << 30) - 1) / limit(int64_t{1} << 30));
+  const int64_t bytes = logits_like.is_cuda() ? int64_t{1} << 30 : logits_chunk_bytes();
+  const int64_t limit = std::max<int64_t>(64, bytes / (logits_like.element_size() * vocabulary) / 64 * 64);
+  const int64_t chunks = std::max<int64_t>(1, (rows + limit - 1) / limit);
   return ((rows + chunks - 1) / chunks + 63) / 64 * 64;
 }
 
@@ -91,6 +96,9 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
   }
 };
 }  // namespace
+
+int64_t logits_chunk_bytes() { return chunk_bytes().load(std::memory_order_relaxed); }
+void set_logits_chunk_bytes(int64_t bytes) { chunk_bytes().store(bytes, std::memory_order_relaxed); }
 
 std::pair<at::Tensor, at::Tensor> linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                                                        const at::Tensor& targets, double denominator) {

@@ -7,16 +7,21 @@
 
 #include "smamba/core/error.h"
 #include "smamba/ops/cpu/convert.h"
+#include "smamba/ops/cpu/gemm.h"
 
 namespace smamba::ops {
 
 namespace {
 #if defined(__x86_64__)
 bool cpu_has_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
-bool blas_leaves_avx512_idle() { return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f"); }
+MatmulLibrary fastest_library() {
+  if (!__builtin_cpu_is("amd") || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+    return MatmulLibrary::kBlas;
+  return __builtin_cpu_supports("avx512f") ? MatmulLibrary::kOneDnn : MatmulLibrary::kPacked;
+}
 #else
 bool cpu_has_bfloat16() { return false; }
-bool blas_leaves_avx512_idle() { return false; }
+MatmulLibrary fastest_library() { return MatmulLibrary::kBlas; }
 #endif
 
 MatmulLibrary choose_library() {
@@ -24,8 +29,9 @@ MatmulLibrary choose_library() {
   const std::string_view name = value ? value : "";
   if (name == "blas") return MatmulLibrary::kBlas;
   if (name == "onednn") return MatmulLibrary::kOneDnn;
-  require(name.empty(), "SMAMBA_MATMUL: expected 'blas' or 'onednn', found '{}'", name);
-  return blas_leaves_avx512_idle() ? MatmulLibrary::kOneDnn : MatmulLibrary::kBlas;
+  if (name == "packed") return MatmulLibrary::kPacked;
+  require(name.empty(), "SMAMBA_MATMUL: expected 'blas', 'onednn' or 'packed', found '{}'", name);
+  return fastest_library();
 }
 
 std::atomic<MatmulLibrary>& current_library() {
@@ -39,10 +45,29 @@ at::Tensor rounded_to_bfloat16(const at::Tensor& x) {
   return out;
 }
 
-/// Below about 4 million multiplications the set-up of a convolution costs more than it saves.
-bool through_onednn(const at::Tensor& x, int64_t rows, int64_t inner, int64_t columns) {
+/// Whether `library` computes the product of (rows, inner) and (inner, columns). Below about 4 million multiplications
+/// setting up a convolution or packing costs more than it saves.
+bool through(MatmulLibrary library, const at::Tensor& x, int64_t rows, int64_t inner, int64_t columns) {
   return x.is_cpu() && x.scalar_type() == at::kFloat && rows >= 16 && rows * inner * columns >= (int64_t{1} << 22) &&
-         matmul_library() == MatmulLibrary::kOneDnn;
+         matmul_library() == library;
+}
+bool through_onednn(const at::Tensor& x, int64_t rows, int64_t inner, int64_t columns) {
+  return through(MatmulLibrary::kOneDnn, x, rows, inner, columns);
+}
+bool packed(const at::Tensor& left, const at::Tensor& right) {
+  return through(MatmulLibrary::kPacked, left, left.size(0), left.size(1), right.size(1));
+}
+
+/// out = or += left (m, k) · right (k, n), of any strides; `out` float32 with adjacent columns.
+void packed_product(const at::Tensor& out, const at::Tensor& left, const at::Tensor& right, bool accumulate) {
+  cpu::gemm({left.size(0), right.size(1), left.size(1), left.data_ptr<float>(), left.stride(0), left.stride(1),
+             right.data_ptr<float>(), right.stride(0), right.stride(1), out.data_ptr<float>(), out.stride(0),
+             accumulate});
+}
+at::Tensor packed_product(const at::Tensor& left, const at::Tensor& right) {
+  const at::Tensor out = at::empty({left.size(0), right.size(1)}, left.options());
+  packed_product(out, left, right, false);
+  return out;
 }
 
 // Rows (R, C) as the channels-last image (1, C, 1, R), and back: the same memory.
@@ -82,6 +107,12 @@ at::Tensor product_nt(const at::Tensor& left, const at::Tensor& right, const std
   if (through_onednn(left, left.size(0), left.size(1), right.size(0))) {
     return rows_of(at::convolution(image(left), filter(right), bias, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1));
   }
+  if (packed(left, right.t())) {
+    if (!bias) return packed_product(left, right.t());
+    const at::Tensor out = bias->expand({left.size(0), right.size(0)}).contiguous();
+    packed_product(out, left, right.t(), true);
+    return out;
+  }
   return bias ? at::addmm(*bias, left, right.t()) : at::mm(left, right.t());
 }
 
@@ -90,6 +121,7 @@ at::Tensor product_nn(const at::Tensor& left, const at::Tensor& right) {
     const at::Tensor shape = at::empty({left.size(0), right.size(1)}, left.options());  // only its shape is used
     return rows_of(convolution_gradient(image(left), image(shape), filter(right), 0));
   }
+  if (packed(left, right)) return packed_product(left, right);
   return at::mm(left, right);
 }
 
@@ -99,12 +131,17 @@ at::Tensor product_tn(const at::Tensor& left, const at::Tensor& right) {
     const at::Tensor shape = at::empty({out, in}, left.options());  // only its shape is used
     return convolution_gradient(image(left), image(right), filter(shape), 1).reshape({out, in});
   }
+  if (packed(left.t(), right)) return packed_product(left.t(), right);
   if (left.scalar_type() != at::kBFloat16) return at::mm(left.t(), right);
   return left.is_cuda() ? at::mm(left.t(), right, at::kFloat) : at::mm(left.t(), right).to(at::kFloat);
 }
 
 at::Tensor product_nt_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right) {
   if (through_onednn(left, left.size(0), left.size(1), right.size(0))) return out.copy_(product_nt(left, right));
+  if (out.scalar_type() == at::kFloat && packed(left, right.t())) {
+    packed_product(out, left, right.t(), false);
+    return out;
+  }
   if (left.scalar_type() == out.scalar_type()) return at::mm_out(out, left, right.t());
   return left.is_cuda() ? at::mm_out(out, left, right.t(), at::kFloat) : out.copy_(at::mm(left, right.t()));
 }
@@ -112,12 +149,16 @@ at::Tensor product_nt_into(at::Tensor out, const at::Tensor& left, const at::Ten
 void product_nn_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right) {
   if (left.is_cuda() && left.scalar_type() == out.scalar_type()) {
     at::mm_out(out, left, right);
+  } else if (out.scalar_type() == at::kFloat && packed(left, right)) {
+    packed_product(out, left, right, false);
   } else {
     out.copy_(product_nn(left, right));
   }
 }
 
 void add_product_tn(at::Tensor& sum, const at::Tensor& left, const at::Tensor& right, bool accumulate) {
+  if (sum.scalar_type() == at::kFloat && packed(left.t(), right))
+    return packed_product(sum, left.t(), right, accumulate);
   const bool inside =
       left.scalar_type() == at::kFloat && !through_onednn(left, left.size(0), left.size(1), right.size(1));
   if (left.is_cuda() && left.scalar_type() == at::kBFloat16) {

@@ -15,11 +15,13 @@ at::ScalarType product_type(at::ScalarType type, at::Device device);
 /// widened if that differs. No copy where nothing changes.
 at::Tensor operand(const at::Tensor& x, at::ScalarType type);
 
-/// Which library computes large float32 products on a CPU. kBlas: libtorch's BLAS (MKL). kOneDnn: oneDNN, through 1x1
-/// convolutions over channels-last images, the only door to it that libtorch leaves open for float32; twice as fast on
-/// AMD processors with AVX-512, where MKL does not use it.
-enum class MatmulLibrary { kBlas, kOneDnn };
-/// By processor, never by timing: a resumed run must compute the same bits. SMAMBA_MATMUL=blas or onednn overrides it.
+/// What computes large float32 products on a CPU. kBlas: libtorch's BLAS (MKL). kOneDnn: oneDNN, through 1x1
+/// convolutions over channels-last images, the only door to it that libtorch leaves open for float32. kPacked:
+/// ops/cpu/gemm.h.
+enum class MatmulLibrary { kBlas, kOneDnn, kPacked };
+/// MKL does not use the vector units of AMD processors well: kOneDnn on those with AVX-512, kPacked on the others,
+/// kBlas elsewhere. By processor, never by timing: a resumed run must compute the same bits. SMAMBA_MATMUL=blas, onednn
+/// or packed overrides it.
 MatmulLibrary matmul_library();
 void set_matmul_library(MatmulLibrary library);
 
@@ -36,5 +38,10 @@ at::Tensor product_nn(const at::Tensor& left, const at::Tensor& right);
 at::Tensor product_tn(const at::Tensor& left, const at::Tensor& right);
 /// sum (N, K) float32 = leftᵀ · right, or += where `accumulate`.
 void add_product_tn(at::Tensor& sum, const at::Tensor& left, const at::Tensor& right, bool accumulate);
+
+/// Bytes of float32 logits that linear_cross_entropy holds at once on a CPU (default 128 MiB, at least 64 rows). Part
+/// of the order of summation of the weight's gradient.
+int64_t logits_chunk_bytes();
+void set_logits_chunk_bytes(int64_t bytes);
 
 }  // namespace smamba::ops

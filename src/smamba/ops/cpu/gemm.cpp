@@ -1,0 +1,192 @@
+#include "smamba/ops/cpu/gemm.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "smamba/core/parallel.h"
+#include "smamba/ops/cpu/simd_targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "smamba/ops/cpu/gemm.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.
+#include <hwy/aligned_allocator.h>
+
+#include "smamba/ops/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace smamba::ops::cpu {
+namespace HWY_NAMESPACE {
+
+// A tile of C that stays in registers: kTileRows rows of two vectors. With 16 registers 12 sums, two vectors of B and
+// one of A fit; with 32, 28 sums.
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kTileRows = 14;
+#else
+constexpr int kTileRows = 6;
+#endif
+
+// Rows and columns that are packed at once: 4 MB each at kGemmDepth; and those of one task, whose part of A stays in
+// the second-level cache. Columns in powers of two, as most models have them, so that tasks are of equal size.
+constexpr int64_t kBlockRows = 2016, kBlockColumns = 2048, kTaskRows = 84, kTaskColumns = 256;
+static_assert(kTaskRows % kTileRows == 0 && kBlockRows % kTaskRows == 0 && kBlockColumns % kTaskColumns == 0);
+
+constexpr int64_t kGroup = 8;  // panels that are packed together
+
+// Lengths of a tile's sides; constants where the width of a vector is one.
+struct TileRows {
+  HWY_INLINE int64_t operator()() const { return kTileRows; }
+};
+struct TileColumns {
+  HWY_INLINE int64_t operator()() const { return 2 * static_cast<int64_t>(Lanes()); }
+};
+HWY_INLINE int64_t TilesOf(int64_t count, int64_t tile) { return (count + tile - 1) / tile; }
+
+// Panels of `Width::value` neighbours of x side by side: out[p * width + i] = x[i * line + p * step] for a panel, zeros
+// where i >= lines; panel after panel, `depth` long.
+template <class Width>
+void pack_panels(const float* x, int64_t line, int64_t step, int64_t lines, int64_t depth, Width width, float* out) {
+  constexpr int64_t kStretch = 64;  // steps whose part of a panel stays in the first-level cache while it is filled
+  for (int64_t first = 0; first < depth; first += kStretch) {
+    const int64_t last = std::min(depth, first + kStretch);
+    for (int64_t i = 0; i < lines; i += width()) {
+      const int64_t count = std::min<int64_t>(width(), lines - i);
+      float* panel = out + i * depth;
+      if (line == 1 && count == width()) {
+        for (int64_t p = first; p < last; ++p) {
+          const float* from = x + i + p * step;
+          float* to = panel + p * width();
+          for (int64_t j = 0; j < width(); ++j) to[j] = from[j];
+        }
+        continue;
+      }
+      for (int64_t j = 0; j < width(); ++j) {
+        const float* from = x + (i + j) * line;
+        for (int64_t p = first; p < last; ++p) panel[p * width() + j] = j < count ? from[p * step] : 0;
+      }
+    }
+  }
+}
+
+template <size_t... R>
+HWY_INLINE void tile_rows(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t depth, float* c,
+                          int64_t c_row, bool add, std::index_sequence<R...>) {
+  const F32 d;
+  const size_t lanes = Lanes();
+  V left[sizeof...(R)] = {((void)R, hn::Zero(d))...};
+  V right[sizeof...(R)] = {((void)R, hn::Zero(d))...};
+  (__builtin_prefetch(c + static_cast<int64_t>(R) * c_row, 1), ...);
+  for (int64_t p = 0; p < depth; ++p) {
+    const V b0 = hn::Load(d, b), b1 = hn::Load(d, b + lanes);
+    (
+        [&] {
+          const V x = hn::Set(d, a[R]);
+          left[R] = hn::MulAdd(x, b0, left[R]);
+          right[R] = hn::MulAdd(x, b1, right[R]);
+        }(),
+        ...);
+    a += sizeof...(R);
+    b += 2 * lanes;
+  }
+  const auto put = [&](float* out, V v) HWY_ATTR { Store(add ? hn::Add(Load(out), v) : v, out); };
+  (
+      [&] {
+        put(c + static_cast<int64_t>(R) * c_row, left[R]);
+        put(c + static_cast<int64_t>(R) * c_row + static_cast<int64_t>(lanes), right[R]);
+      }(),
+      ...);
+}
+
+// c (kTileRows, TileColumns()) = or += a b.
+HWY_NOINLINE void tile(const float* a, const float* b, int64_t depth, float* c, int64_t c_row, bool add) {
+  tile_rows(a, b, depth, c, c_row, add, std::make_index_sequence<kTileRows>());
+}
+
+// The same at an edge, where only (rows, columns) of the tile exist.
+void edge_tile(const float* a, const float* b, int64_t depth, float* c, int64_t c_row, bool add, int64_t rows,
+               int64_t columns) {
+  HWY_ALIGN float whole[kTileRows * 2 * hn::MaxLanes(F32())];
+  const int64_t width = TileColumns()();
+  tile(a, b, depth, whole, width, false);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      float& out = c[i * c_row + j];
+      out = add ? out + whole[i * width + j] : whole[i * width + j];
+    }
+  }
+}
+
+// C (m, n) = or += the product of packed panels of A and B.
+void multiply_panels(const float* a, const float* b, int64_t m, int64_t n, int64_t depth, float* c, int64_t c_row,
+                     bool add) {
+  const int64_t width = TileColumns()();
+  for (int64_t j = 0; j < n; j += width) {
+    for (int64_t i = 0; i < m; i += kTileRows) {
+      const int64_t rows = std::min<int64_t>(kTileRows, m - i), columns = std::min(width, n - j);
+      if (rows == kTileRows && columns == width) {
+        tile(a + i * depth, b + j * depth, depth, c + i * c_row + j, c_row, add);
+      } else {
+        edge_tile(a + i * depth, b + j * depth, depth, c + i * c_row + j, c_row, add, rows, columns);
+      }
+    }
+  }
+}
+
+// Rows [row, row + m) and columns [column, column + n) of C, at most a block.
+void multiply_block(const GemmArgs& g, int64_t row, int64_t m, int64_t column, int64_t n, float* a, float* b) {
+  const int64_t width = TileColumns()(), panels_a = TilesOf(m, kTileRows), panels_b = TilesOf(n, width);
+  for (int64_t p = 0; p < g.k; p += kGemmDepth) {
+    const int64_t depth = std::min(kGemmDepth, g.k - p);
+    const int64_t groups_a = TilesOf(panels_a, kGroup), groups_b = TilesOf(panels_b, kGroup);
+    parallel_tasks(groups_a + groups_b, [&](int64_t t) {
+      if (t < groups_a) {
+        const int64_t i = t * kGroup * kTileRows, lines = std::min<int64_t>(kGroup * kTileRows, m - i);
+        pack_panels(g.a + (row + i) * g.a_row + p * g.a_column, g.a_row, g.a_column, lines, depth, TileRows(),
+                    a + i * depth);
+      } else {
+        const int64_t j = (t - groups_a) * kGroup * width, lines = std::min(kGroup * width, n - j);
+        pack_panels(g.b + p * g.b_row + (column + j) * g.b_column, g.b_column, g.b_row, lines, depth, TileColumns(),
+                    b + j * depth);
+      }
+    });
+    const int64_t tasks_down = TilesOf(m, kTaskRows), tasks_across = TilesOf(n, kTaskColumns);
+    parallel_tasks(tasks_down * tasks_across, [&](int64_t t) {
+      const int64_t i = t % tasks_down * kTaskRows, j = t / tasks_down * kTaskColumns;
+      multiply_panels(a + i * depth, b + j * depth, std::min(kTaskRows, m - i), std::min(kTaskColumns, n - j), depth,
+                      g.c + (row + i) * g.c_row + column + j, g.c_row, g.accumulate || p > 0);
+    });
+  }
+}
+
+void gemm_blocks(const GemmArgs& g) {
+  const int64_t rows = TilesOf(std::min(g.m, kBlockRows), kTileRows) * kTileRows;
+  const int64_t width = TileColumns()(), columns = TilesOf(std::min(g.n, kBlockColumns), width) * width;
+  const int64_t depth = std::min(g.k, kGemmDepth);
+  const auto a = hwy::AllocateAligned<float>(static_cast<size_t>(rows * depth));
+  const auto b = hwy::AllocateAligned<float>(static_cast<size_t>(columns * depth));
+  for (int64_t j = 0; j < g.n; j += kBlockColumns) {
+    for (int64_t i = 0; i < g.m; i += kBlockRows) {
+      multiply_block(g, i, std::min(kBlockRows, g.m - i), j, std::min(kBlockColumns, g.n - j), a.get(), b.get());
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace smamba::ops::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace smamba::ops::cpu {
+
+HWY_EXPORT(gemm_blocks);
+
+void gemm(const GemmArgs& args) {
+  if (args.k == 0 && !args.accumulate) {
+    for (int64_t i = 0; i < args.m; ++i) std::fill_n(args.c + i * args.c_row, args.n, 0.0F);
+  }
+  if (args.m == 0 || args.n == 0 || args.k == 0) return;
+  HWY_DYNAMIC_DISPATCH(gemm_blocks)(args);
+}
+
+}  // namespace smamba::ops::cpu
+#endif
