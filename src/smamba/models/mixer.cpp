@@ -2,6 +2,7 @@
 
 #include "smamba/core/random.h"
 #include "smamba/ops/ops.h"
+#include "smamba/ops/selective_layer.h"
 
 namespace smamba::models {
 namespace {
@@ -24,10 +25,14 @@ at::Tensor combine(const std::optional<at::Tensor>& fixed, const std::optional<a
   return fixed ? *selective + fixed->to(selective->scalar_type()) : *selective;
 }
 
+// Where all layers together would keep more than this for the backward pass, each computes its convolution and delta
+// again there: 3 % of the time of a step for a fifth of its memory.
+constexpr int64_t kKeptBytes = int64_t{2} << 30;
+
 }  // namespace
 
 Mixer::Mixer(const ModelConfig& c, const std::string& prefix, double out_scale, ParameterList& p)
-    : config_(c.mixer), d_inner_(c.d_inner()), dt_rank_(c.dt_rank()) {
+    : config_(c.mixer), n_layer_(c.n_layer), d_inner_(c.d_inner()), dt_rank_(c.dt_rank()) {
   const int64_t n = config_.d_state;
   in_proj_ = p.linear(prefix + "in_proj.weight", 2 * d_inner_, c.d_model);
   const double conv_bound = 1.0 / std::sqrt(static_cast<double>(config_.d_conv));
@@ -42,9 +47,26 @@ Mixer::Mixer(const ModelConfig& c, const std::string& prefix, double out_scale, 
   out_proj_ = p.linear(prefix + "out_proj.weight", c.d_model, d_inner_, out_scale);
 }
 
+at::Tensor Mixer::fused(const at::Tensor& xz, const std::optional<at::Tensor>& reset) const {
+  const DynamicsTensors system = dynamics_->tensors();
+  ops::SelectiveLayerInputs in;
+  in.xz = xz;
+  in.conv_weight = conv_weight_.squeeze(1);
+  if (config_.conv_bias) in.conv_bias = conv_bias_;
+  in.x_proj = x_proj_, in.dt_proj = dt_proj_;
+  in.selects_b = config_.selects("B"), in.selects_c = config_.selects("C");
+  in.A = system.A, in.B0 = system.B0, in.C0 = system.C0;
+  in.gain = system.gain, in.skip = system.skip, in.delta_bias = dt_bias_;
+  in.reset = reset;
+  in.recompute = n_layer_ * xz.numel() * xz.element_size() > kKeptBytes;
+  return ops::selective_layer(in, dynamics_->options());
+}
+
 at::Tensor Mixer::forward(const at::Tensor& x, const std::optional<at::Tensor>& reset, LayerState* state) const {
   const int64_t n = config_.d_state;
   const at::Tensor xz = ops::linear(x, in_proj_);  // (B, L, 2D)
+  if (!state && xz.is_cuda() && at::GradMode::is_enabled() && ops::has_selective_layer(xz, n, dynamics_->options()))
+    return ops::linear(fused(xz, reset), out_proj_);
   const auto halves = xz.split(d_inner_, -1);
 
   const auto conv_initial = state && state->conv.defined() ? std::optional(state->conv) : std::nullopt;

@@ -26,8 +26,11 @@ class Mixer {
   const Dynamics& dynamics() const { return *dynamics_; }
 
  private:
+  /// From the projection's output to the gated output, by one operator; no state.
+  at::Tensor fused(const at::Tensor& xz, const std::optional<at::Tensor>& reset) const;
+
   const MixerConfig config_;
-  int64_t d_inner_, dt_rank_;
+  int64_t n_layer_, d_inner_, dt_rank_;
   at::Tensor in_proj_, conv_weight_, conv_bias_, x_proj_, dt_proj_, dt_bias_, out_proj_;
   std::unique_ptr<Dynamics> dynamics_;
 };

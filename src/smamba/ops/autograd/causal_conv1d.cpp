@@ -1,10 +1,10 @@
+#include "smamba/ops/autograd/calls.h"
 #include "smamba/ops/autograd/glue.h"
 #include "smamba/ops/check.h"
 #include "smamba/ops/ops.h"
 
 namespace smamba::ops {
 
-namespace {
 Conv1dArgs conv1d_args(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, bool silu,
                        const OptionalTensor& initial, const OptionalTensor& reset) {
   Conv1dArgs args;
@@ -25,6 +25,7 @@ at::Tensor conv1d_forward(const at::Tensor& x, const at::Tensor& weight, const O
   return out;
 }
 
+namespace {
 class CausalConv1d : public torch::autograd::Function<CausalConv1d> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,

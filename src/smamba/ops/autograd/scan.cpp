@@ -1,16 +1,14 @@
 #include "smamba/ops/scan.h"
 
+#include "smamba/ops/autograd/calls.h"
 #include "smamba/ops/autograd/glue.h"
 #include "smamba/ops/check.h"
 
 namespace smamba::ops {
 
 namespace {
-/// The tensors of a scan in the order in which they are saved; absent ones are undefined.
-enum Slot { kU, kDelta, kA, kB, kC, kGain, kSkip, kDeltaBias, kZ, kInitial, kReset, kCheckpoints, kSlots };
-using Slots = torch::autograd::variable_list;
-
 bool selective(const at::Tensor& projection) { return projection.dim() == 3; }
+}  // namespace
 
 ScanArgs scan_args(const Slots& s, const ScanOptions& options) {
   ScanArgs args;
@@ -31,7 +29,6 @@ ScanArgs scan_args(const Slots& s, const ScanOptions& options) {
   return args;
 }
 
-/// {out, final_state}; fills s[kCheckpoints] when `keep`.
 torch::autograd::variable_list scan_forward(Slots& s, const ScanOptions& options, bool keep) {
   ScanArgs args = scan_args(s, options);
   const auto& kernels = device_kernels(s[kU].device());
@@ -44,6 +41,40 @@ torch::autograd::variable_list scan_forward(Slots& s, const ScanOptions& options
   return {out, final_state};
 }
 
+ScanGradients scan_gradients(const Slots& s, const Slots& d, const at::Tensor& d_out, const at::Tensor& d_final) {
+  ScanGradients g;
+  g.d_out = sequence(d_out), g.d_final_state = floats(d_final);
+  g.d_u = sequence(d[kU]), g.d_delta = sequence(d[kDelta]);
+  if (d[kZ].defined()) g.d_z = sequence(d[kZ]);
+  if (d[kB].defined()) selective(s[kB]) ? void(g.d_b_sel = sequence(d[kB])) : void(g.d_b_fixed = floats(d[kB]));
+  if (d[kC].defined()) selective(s[kC]) ? void(g.d_c_sel = sequence(d[kC])) : void(g.d_c_fixed = floats(d[kC]));
+  g.d_a = floats(d[kA]), g.d_gain = floats(d[kGain]), g.d_skip = floats(d[kSkip]);
+  g.d_delta_bias = floats(d[kDeltaBias]), g.d_initial_state = floats(d[kInitial]);
+  return g;
+}
+
+void keep_options(torch::autograd::AutogradContext* ctx, const ScanOptions& options) {
+  ctx->saved_data["transition"] = static_cast<int64_t>(options.transition);
+  ctx->saved_data["discretization"] = static_cast<int64_t>(options.discretization);
+  ctx->saved_data["n_real"] = options.n_real;
+  ctx->saved_data["softplus"] = options.softplus;
+  ctx->saved_data["shift"] = options.shift;
+}
+
+ScanOptions kept_options(torch::autograd::AutogradContext* ctx) {
+  auto& data = ctx->saved_data;
+  return {static_cast<Transition>(data["transition"].toInt()),
+          static_cast<Discretization>(data["discretization"].toInt()), data["n_real"].toInt(),
+          data["softplus"].toBool(), data["shift"].toDouble()};
+}
+
+bool has_scan_kernel(const at::Tensor& u, int64_t state, const ScanOptions& options) {
+  const auto& kernels = device_kernels(u.device());
+  if (options.transition == Transition::kModal) return state <= kernels.max_modal_state;
+  return options.discretization == Discretization::kBilinear && state <= kernels.max_canonical_state;
+}
+
+namespace {
 class Scan : public torch::autograd::Function<Scan> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& u,
@@ -70,11 +101,7 @@ class Scan : public torch::autograd::Function<Scan> {
     ctx->save_for_backward(s);
     ctx->set_materialize_grads(false);
     ctx->saved_data["wanted"] = wanted;
-    ctx->saved_data["transition"] = static_cast<int64_t>(options.transition);
-    ctx->saved_data["discretization"] = static_cast<int64_t>(options.discretization);
-    ctx->saved_data["n_real"] = options.n_real;
-    ctx->saved_data["softplus"] = options.softplus;
-    ctx->saved_data["shift"] = options.shift;
+    keep_options(ctx, options);
     return outputs;
   }
 
@@ -83,7 +110,7 @@ class Scan : public torch::autograd::Function<Scan> {
     refuse_double_backward("scan");
     const Slots s = ctx->get_saved_variables();
     const c10::DeviceGuard guard(s[kU].device());
-    ScanArgs args = scan_args(s, options_of(ctx));
+    ScanArgs args = scan_args(s, kept_options(ctx));
     args.checkpoints = floats(s[kCheckpoints]);
 
     const int64_t wanted = ctx->saved_data["wanted"].toInt();
@@ -97,46 +124,19 @@ class Scan : public torch::autograd::Function<Scan> {
     }
     const at::Tensor d_out = outputs[0].defined() ? rows_contiguous(outputs[0]) : at::zeros_like(s[kU]);
     const at::Tensor d_final = outputs[1].defined() ? outputs[1].contiguous() : outputs[1];
-    device_kernels(s[kU].device()).scan_backward(args, gradients_of(s, d, d_out, d_final));
+    device_kernels(s[kU].device()).scan_backward(args, scan_gradients(s, d, d_out, d_final));
     d.resize(kReset + 2);  // nothing for reset and options
     return d;
   }
-
- private:
-  static ScanOptions options_of(torch::autograd::AutogradContext* ctx) {
-    auto& data = ctx->saved_data;
-    return {static_cast<Transition>(data["transition"].toInt()),
-            static_cast<Discretization>(data["discretization"].toInt()), data["n_real"].toInt(),
-            data["softplus"].toBool(), data["shift"].toDouble()};
-  }
-
-  static ScanGradients gradients_of(const Slots& s, const Slots& d, const at::Tensor& d_out,
-                                    const at::Tensor& d_final) {
-    ScanGradients g;
-    g.d_out = sequence(d_out), g.d_final_state = floats(d_final);
-    g.d_u = sequence(d[kU]), g.d_delta = sequence(d[kDelta]);
-    if (d[kZ].defined()) g.d_z = sequence(d[kZ]);
-    if (d[kB].defined()) selective(s[kB]) ? void(g.d_b_sel = sequence(d[kB])) : void(g.d_b_fixed = floats(d[kB]));
-    if (d[kC].defined()) selective(s[kC]) ? void(g.d_c_sel = sequence(d[kC])) : void(g.d_c_fixed = floats(d[kC]));
-    g.d_a = floats(d[kA]), g.d_gain = floats(d[kGain]), g.d_skip = floats(d[kSkip]);
-    g.d_delta_bias = floats(d[kDeltaBias]), g.d_initial_state = floats(d[kInitial]);
-    return g;
-  }
 };
-
-/// Kernels exist for modal coordinates and for bilinear steps of canonical ones.
-bool has_kernel(const at::Tensor& u, int64_t state, const ScanOptions& options) {
-  const auto& kernels = device_kernels(u.device());
-  if (options.transition == Transition::kModal) return state <= kernels.max_modal_state;
-  return options.discretization == Discretization::kBilinear && state <= kernels.max_canonical_state;
-}
 }  // namespace
 
 ScanOutputs scan(const ScanInputs& in, const ScanOptions& options) {
   check_scan(in, options);
   // Empty sequences have no addresses, by which the kernels tell a selective projection from an absent one.
   const bool empty = in.u.numel() == 0;
-  if (empty || use_reference(in.u) || !has_kernel(in.u, in.A.size(-1), options)) return scan_reference(in, options);
+  if (empty || use_reference(in.u) || !has_scan_kernel(in.u, in.A.size(-1), options))
+    return scan_reference(in, options);
   const c10::DeviceGuard guard(in.u.device());
   const auto rows = [](const at::Tensor& x) { return x.dim() == 1 ? x.contiguous() : rows_contiguous(x); };
   const OptionalTensor z = in.z ? OptionalTensor(rows(*in.z)) : std::nullopt;
