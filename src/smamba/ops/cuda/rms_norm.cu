@@ -159,6 +159,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
     Vec4<Y> held_d[kLaneVectors];
 #pragma unroll
     for (int j = 0; j < kLaneVectors; ++j) {
+      if (j * 128 >= width) break;
       const int c = (j * 32 + lane) * 4;
       held_r[j] = load4(r + c, width - c, aligned);
       held_d[j] = load4(d_y + c, width - c, aligned);
@@ -167,6 +168,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
     float dot = 0;
 #pragma unroll
     for (int j = 0; j < kLaneVectors; ++j) {
+      if (j * 128 >= width) break;
       const int c = (j * 32 + lane) * 4;
       const Vec4<float> w = load4(a.weight + c, width - c, aligned);
 #pragma unroll
@@ -177,6 +179,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
     const float scale = dot * inverse * inverse * inverse / float(width);
 #pragma unroll
     for (int j = 0; j < kLaneVectors; ++j) {
+      if (j * 128 >= width) break;
       const int c = (j * 32 + lane) * 4;
       const Vec4<float> w = load4(a.weight + c, width - c, aligned);
       const Vec4<float> along_r = load4(d_r + c, g.d_r != nullptr ? width - c : 0, aligned);
