@@ -82,6 +82,48 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 print(1024 / seconds)
 """
 
+# A 130M-shaped Mamba with random weights as a GGUF file, and llama.cpp's own timings of it, through its Python binding xllamacpp.
+LLAMA_MODEL = """
+import sys, numpy as np, gguf
+path, bf16 = sys.argv[1], sys.argv[2] == "bf16"
+d_model, layers, vocab, inner, rank, state, conv = map(int, sys.argv[3:])
+w = gguf.GGUFWriter(path, "mamba")
+w.add_context_length(1 << 20); w.add_embedding_length(d_model); w.add_feed_forward_length(0); w.add_head_count(0); w.add_block_count(layers)
+w.add_ssm_conv_kernel(conv); w.add_ssm_inner_size(inner); w.add_ssm_state_size(state); w.add_ssm_time_step_rank(rank)
+w.add_layer_norm_rms_eps(1e-5)
+w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre("gpt-2"); w.add_token_list(["<end>"] + ["w%05d" % i for i in range(1, vocab)])
+w.add_token_types([3] + [1] * (vocab - 1)); w.add_token_merges(["w 0"]); w.add_bos_token_id(0); w.add_eos_token_id(0); w.add_add_bos_token(False)
+rng = np.random.default_rng(0)
+def matrix(name, *shape):
+    x = rng.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
+    kind = gguf.GGMLQuantizationType.BF16
+    w.add_tensor(name, gguf.quants.quantize(x, kind), raw_dtype=kind) if bf16 else w.add_tensor(name, x)
+def vector(name, shape, value):
+    w.add_tensor(name, np.broadcast_to(np.float32(value), shape).copy())
+matrix("token_embd.weight", vocab, d_model); vector("output_norm.weight", d_model, 1)
+for i in range(layers):
+    b = f"blk.{i}."
+    vector(b + "attn_norm.weight", d_model, 1); matrix(b + "ssm_in.weight", 2 * inner, d_model)
+    vector(b + "ssm_conv1d.weight", (inner, conv), 0.25); vector(b + "ssm_conv1d.bias", inner, 0)
+    matrix(b + "ssm_x.weight", rank + 2 * state, inner); matrix(b + "ssm_dt.weight", inner, rank); vector(b + "ssm_dt.bias", inner, -4)
+    vector(b + "ssm_a", (inner, state), -np.arange(1, state + 1)); vector(b + "ssm_d", inner, 1); matrix(b + "ssm_out.weight", d_model, inner)
+w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+"""
+LLAMA = """
+import sys, json, random, xllamacpp
+path, what, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+p = xllamacpp.CommonParams()
+p.model.path, p.n_ctx, p.n_parallel, p.n_batch, p.n_ubatch, p.verbosity = path, 2048, 1, 512, 512, 0
+p.cpuparams.n_threads = p.cpuparams_batch.n_threads = threads
+server = xllamacpp.Server(p)
+def timings(prompt, tokens):
+    r = server.handle_completions({"prompt": random.sample(range(1, 50000), prompt), "n_predict": tokens, "temperature": 0,
+                                   "ignore_eos": True, "cache_prompt": False})
+    return (json.loads(r) if isinstance(r, str) else r)["timings"]
+timings(8, 2)
+print(timings(512, 1)["prompt_per_second"] if what == "prefill" else timings(4, 24)["predicted_per_second"])
+"""
+
 # glibc keeps large blocks instead of giving them back to the kernel after every use, and asks for huge pages.
 TUNED_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184:glibc.malloc.hugetlb=1"}
 
@@ -161,6 +203,14 @@ def llama(program, model, what, threads):
     return json.loads(done.stdout)[0]["avg_ts"]
 
 
+def llama_binding(python, folder, precision, what, threads):
+    model = os.path.join(folder, f"{precision}.gguf")
+    if not os.path.exists(model):
+        shape = [str(v) for v in (D_MODEL, LAYERS, VOCAB, D_INNER, RANK, STATE, CONV)]
+        subprocess.run([python, "-c", LLAMA_MODEL, model, precision, *shape], capture_output=True, check=True)
+    return last_number([python, "-c", LLAMA, model, what, str(threads)])
+
+
 def contestants(options, folder):
     """(work, name, precision of ours to compare with, measure)"""
     t, torch_name = options.threads, {"fp32": "float32", "bf16": "bfloat16"}
@@ -181,6 +231,9 @@ def contestants(options, folder):
             model = {"fp32": options.llama_fp32, "bf16": options.llama_bf16}[precision]
             if options.llama_bench and model and work != "train":
                 out.append((work, "llama.cpp", precision, lambda m=model, w=work: llama(options.llama_bench, m, w, t)))
+            if options.python_llama and work != "train":
+                out.append((work, "llama.cpp", precision, lambda p=precision, w=work: llama_binding(
+                    options.python_llama, folder, p, w, t)))
     return out
 
 
@@ -190,6 +243,7 @@ def main():
     p.add_argument("--mamba-c", help="mamba.c's program, built with OpenMP")
     p.add_argument("--python-transformers", help="a Python with torch and transformers")
     p.add_argument("--python-mambapy", help="a Python with torch and mambapy")
+    p.add_argument("--python-llama", help="a Python with xllamacpp (llama.cpp as a package) and gguf, instead of the next three")
     p.add_argument("--llama-bench", help="llama.cpp's llama-bench")
     p.add_argument("--llama-fp32", help="a 130M Mamba as a float32 GGUF file")
     p.add_argument("--llama-bf16", help="the same in bfloat16")
