@@ -2,6 +2,7 @@
 
 #include "smamba/core/error.h"
 #include "smamba/ops/ops.h"
+#include "smamba/ops/rounded_weights.h"
 
 namespace smamba::models {
 
@@ -80,6 +81,14 @@ at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Ten
     if (observer) (*observer)(where, output);
   };
   if (state) state->layers.resize(blocks_.size());
+  std::vector<at::Tensor> matrices;
+  if (dtype == at::kBFloat16 && device().is_cuda()) {
+    for (const auto& block : blocks_) {
+      for (const at::Tensor& m : block->mixer->matrices()) matrices.push_back(m);
+      if (block->fc1.defined()) matrices.push_back(block->fc1), matrices.push_back(block->fc2);
+    }
+  }
+  const ops::RoundedWeights rounded(matrices);
   at::Tensor hidden = at::embedding(embedding_, ids);  // (B, L, M) float32
   observe("backbone.embedding", hidden);
   std::optional<at::Tensor> residual;

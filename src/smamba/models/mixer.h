@@ -24,6 +24,8 @@ class Mixer {
   at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& reset, LayerState* state) const;
 
   const Dynamics& dynamics() const { return *dynamics_; }
+  /// The matrices of its products.
+  std::vector<at::Tensor> matrices() const { return {in_proj_, x_proj_, dt_proj_, out_proj_}; }
 
  private:
   /// From the projection's output to the gated output, by one operator; no state.

@@ -8,6 +8,7 @@
 #include "smamba/core/error.h"
 #include "smamba/ops/cpu/convert.h"
 #include "smamba/ops/cpu/gemm.h"
+#include "smamba/ops/rounded_weights.h"
 
 namespace smamba::ops {
 
@@ -94,7 +95,40 @@ at::ScalarType product_type(at::ScalarType type, at::Device device) {
   return type == at::kBFloat16 && device.is_cpu() && !cpu_has_bfloat16() ? at::kFloat : type;
 }
 
+namespace {
+thread_local const RoundedWeights* innermost = nullptr;
+}  // namespace
+
+RoundedWeights::RoundedWeights(const std::vector<at::Tensor>& weights) : outer_(innermost) {
+  innermost = this;
+  if (weights.empty()) return;
+  const at::NoGradGuard no_grad;
+  constexpr int64_t kAlignment = 128;  // elements: 256 bytes, as the allocator aligns
+  int64_t total = 0;
+  for (const at::Tensor& w : weights) total += (w.numel() + kAlignment - 1) / kAlignment * kAlignment;
+  const at::Tensor all = at::empty({total}, weights[0].options().requires_grad(false).dtype(at::kBFloat16));
+  std::vector<at::Tensor> rounded;
+  int64_t offset = 0;
+  for (const at::Tensor& w : weights) {
+    rounded.push_back(all.narrow(0, offset, w.numel()).view(w.sizes()));
+    operands_.emplace(w.unsafeGetTensorImpl(), rounded.back());
+    offset += (w.numel() + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  at::_foreach_copy_(rounded, weights);
+}
+
+RoundedWeights::~RoundedWeights() { innermost = outer_; }
+
+at::Tensor RoundedWeights::find(const at::Tensor& weight) {
+  if (innermost == nullptr) return {};
+  const auto found = innermost->operands_.find(weight.unsafeGetTensorImpl());
+  return found == innermost->operands_.end() ? at::Tensor() : found->second;
+}
+
 at::Tensor operand(const at::Tensor& x, at::ScalarType type) {
+  if (type == at::kBFloat16 && x.is_cuda()) {
+    if (const at::Tensor rounded = RoundedWeights::find(x); rounded.defined()) return rounded;
+  }
   const auto computed = product_type(type, x.device());
   if (x.scalar_type() == at::kFloat && computed != type) return rounded_to_bfloat16(x);
   return x.to(type).to(computed);
