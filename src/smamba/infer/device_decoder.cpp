@@ -38,7 +38,12 @@ class Packer {
     // (row tile, row half, row, column tile, column half, pair, 2) -> lanes (row, pair) of (column half, row half, 2)
     return keep(matrix.to(type_).reshape({rows, 2, 8, columns, 2, 4, 2}).permute({0, 3, 2, 5, 4, 1, 6}).contiguous());
   }
-  const void* rows(const at::Tensor& matrix) { return keep(matrix.to(type_).contiguous()); }
+  /// Pieces of 16 bytes of every row, the same piece of all rows side by side.
+  const void* pieces(const at::Tensor& matrix) {
+    const at::Tensor m = matrix.to(type_);
+    const int64_t piece = 16 / m.element_size();
+    return keep(m.reshape({m.size(0), m.size(1) / piece, piece}).permute({1, 0, 2}).contiguous());
+  }
   const float* floats(const at::Tensor& values) {
     return static_cast<const float*>(keep(values.detach().to(at::kFloat).contiguous()));
   }
@@ -70,7 +75,7 @@ DecodeStepLayer pack_layer(const models::LanguageModel& model, int64_t index, Pa
   layer.conv_weight = packer.floats(packer.get(mixer + "conv1d.weight").squeeze(1).t());
   if (packer.has(mixer + "conv1d.bias")) layer.conv_bias = packer.floats(packer.get(mixer + "conv1d.bias"));
   layer.x_proj = packer.fragments(padded(packer.get(mixer + "x_proj.weight"), 16, 32));
-  layer.dt_proj = packer.rows(padded(packer.get(mixer + "dt_proj.weight"), 1, 8));
+  layer.dt_proj = packer.pieces(padded(packer.get(mixer + "dt_proj.weight"), 1, 8));
   layer.dt_bias = packer.floats(packer.get(mixer + "dt_proj.bias"));
   layer.out_proj = packer.fragments(padded(packer.get(mixer + "out_proj.weight"), 16, 16));
   const models::DynamicsTensors t = model.mixer(index).dynamics().tensors();

@@ -24,7 +24,7 @@ struct DecodeStepLayer {
   const float* conv_weight = nullptr;  // (K, D), the current input's tap last
   const float* conv_bias = nullptr;    // (D) or absent
   const void* x_proj = nullptr;        // P rows, columns padded to a multiple of 32
-  const void* dt_proj = nullptr;       // (D, R padded to a multiple of 8) row-major
+  const void* dt_proj = nullptr;       // (pieces of 16 bytes of R padded to a multiple of 8, D, 16 bytes)
   const float* dt_bias = nullptr;      // (D)
   const float* a = nullptr;            // poles: (S) shared, or (S, D)
   const float* b_fixed = nullptr;      // (S): added to the selective B, or B itself; absent: zero

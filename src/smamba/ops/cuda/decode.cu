@@ -215,9 +215,9 @@ class Launcher {
   explicit Launcher(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
 
   template <class... Parameters, class... Arguments>
-  void operator()(void (*kernel)(Parameters...), dim3 grid, int threads, int shared, const Arguments&... arguments) {
+  void operator()(void (*kernel)(Parameters...), dim3 grid, dim3 threads, int shared, const Arguments&... arguments) {
     cudaLaunchConfig_t config = {};
-    config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared, config.stream = stream_;
+    config.gridDim = grid, config.blockDim = threads, config.dynamicSmemBytes = shared, config.stream = stream_;
     cudaLaunchAttribute overlap;
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -278,17 +278,17 @@ class Step {
     s.b_offset = a_.selective_b ? s.rank : -1;
     s.c_offset = a_.selective_c ? s.rank + (a_.selective_b ? s.states : 0) : -1;
     s.tiles = tiles_, s.shared_a = a_.shared_a, s.rule = a_.discretization;
-    const int scratch = std::max(1, kScanThreads / (s.projected / 4)) * s.projected;
-    const int shared = (s.projected + (2 * s.states + 3) / 4 * 4 + scratch) * int(sizeof(float));
     // Few sequences: a block per 32 channels; many: fewer blocks, each of which sums the projection once.
-    const int groups = int(ceil_div(a_.d_inner, 32));
-    const dim3 grid(unsigned(s.batch <= 8 ? groups : ceil_div(groups, 4)), s.batch);
+    const int groups = int(ceil_div(a_.d_inner, 32)), sequences = s.batch <= 8 ? 1 : kMaxScanSequences;
+    const int shared = sequences * scan_shared_floats(s.projected, s.states) * int(sizeof(float));
+    const dim3 grid(unsigned(s.batch <= 8 ? groups : ceil_div(groups, 4)), unsigned(ceil_div(s.batch, sequences)));
+    const dim3 threads(kScanThreads, sequences);
     if (s.states <= 16)
-      launch_(scan_step_kernel<T, 4>, grid, kScanThreads, shared, s);
+      launch_(scan_step_kernel<T, 4>, grid, threads, shared, s);
     else if (s.states <= 32)
-      launch_(scan_step_kernel<T, 8>, grid, kScanThreads, shared, s);
+      launch_(scan_step_kernel<T, 8>, grid, threads, shared, s);
     else
-      launch_(scan_step_kernel<T, 16>, grid, kScanThreads, shared, s);
+      launch_(scan_step_kernel<T, 16>, grid, threads, shared, s);
   }
 
   void add(const void* weights, const void* input, int64_t columns) {

@@ -5,7 +5,7 @@
 
 namespace smamba::ops::cuda {
 
-constexpr int kScanThreads = 128;
+constexpr int kScanThreads = 128, kMaxScanSequences = 2;  // threads of a sequence, sequences of a block
 
 struct ScanStepArgs {
   const float *partial, *u, *z, *dt_bias, *a, *b_fixed, *c_fixed, *gain, *skip;
@@ -76,6 +76,12 @@ __device__ inline void sum_partials(const ScanStepArgs& a, int n, float* scratch
   __syncthreads();
 }
 
+/// Shared memory of a sequence, a multiple of 16 bytes: the projection's sums, B and C, scratch of sum_partials().
+__host__ __device__ inline int scan_shared_floats(int projected, int states) {
+  const int groups = kScanThreads / (projected / 4);
+  return projected + (2 * states + 3) / 4 * 4 + (groups > 1 ? groups : 1) * projected;
+}
+
 /// What a thread of `scan_step_kernel` needs of a channel and does not wait for.
 template <int J, int HELD>
 struct ChannelShare {
@@ -83,20 +89,28 @@ struct ChannelShare {
   uint4 rank[HELD];
 };
 
-/// Four warps share 32 channels: warp q has the states k = q mod 4 and the 16-byte pieces q mod 4 of dt_proj's rows. A
-/// block takes the groups of 32 channels blockIdx.x, + gridDim.x, … of sequence blockIdx.y; how many does not change a
+/// Four warps share 32 channels of a sequence: warp q has the states k = q mod 4 and the 16-byte pieces q mod 4 of
+/// dt_proj's rows. A block takes the groups of 32 channels blockIdx.x, + gridDim.x, … of blockDim.y sequences from
+/// blockIdx.y · blockDim.y on, which share poles and dt_proj through the cache beside them; neither number changes a
 /// bit.
 template <class T, int J>
-__global__ void __launch_bounds__(kScanThreads, J == 4 ? 6 : 1) scan_step_kernel(const ScanStepArgs a) {
+__global__ void __launch_bounds__(kScanThreads* kMaxScanSequences, J == 4 ? 3 : 1)
+    scan_step_kernel(const ScanStepArgs a) {
   extern __shared__ float4 shared[];
-  __shared__ float delta_parts[4][32], y_parts[4][32];
+  __shared__ float all_delta_parts[kMaxScanSequences][4][32], all_y_parts[kMaxScanSequences][4][32];
+  auto& delta_parts = all_delta_parts[threadIdx.y];
+  auto& y_parts = all_y_parts[threadIdx.y];
   constexpr int kPer16 = 16 / sizeof(T), kHeld = 32 / kPer16 / 2;
-  float* const input = reinterpret_cast<float*>(shared);
+  float* const input = reinterpret_cast<float*>(shared) + threadIdx.y * scan_shared_floats(a.projected, a.states);
   float *const b = input + a.projected, *const c = b + a.states,
                *const scratch = c + (a.states * 2 + 3) / 4 * 4 - a.states;
-  const int n = blockIdx.y, part = threadIdx.x / 32, lane = threadIdx.x % 32, groups = (a.channels + 31) / 32;
+  const int wanted = blockIdx.y * blockDim.y + threadIdx.y;
+  const bool exists = wanted < a.batch;  // a sequence past the last repeats it and writes nothing
+  const int n = exists ? wanted : a.batch - 1, part = threadIdx.x / 32, lane = threadIdx.x % 32,
+            groups = (a.channels + 31) / 32;
   const int64_t D = a.channels;
   const int vectors = a.rank_stride / kPer16;
+  const uint4* rank_pieces = static_cast<const uint4*>(a.dt_proj);
   using Share = ChannelShare<J, kHeld>;
   auto load = [&](int group) {
     Share s = {};
@@ -109,10 +123,9 @@ __global__ void __launch_bounds__(kScanThreads, J == 4 ? 6 : 1) scan_step_kernel
         s.h[j] = state[k * D];
         s.pole[j] = a.shared_a ? a.a[k] : a.a[k * D + d];
       }
-    const uint4* row = reinterpret_cast<const uint4*>(static_cast<const T*>(a.dt_proj) + int64_t{d} * a.rank_stride);
 #pragma unroll
     for (int i = 0; i < kHeld; ++i)
-      if (part + 4 * i < vectors) s.rank[i] = row[part + 4 * i];
+      if (part + 4 * i < vectors) s.rank[i] = rank_pieces[(part + 4 * i) * D + d];
     s.bias = a.dt_bias[d], s.skip = a.skip[d], s.gain = a.gain != nullptr ? a.gain[d] : 1.f;
     return s;
   };
@@ -142,8 +155,7 @@ __global__ void __launch_bounds__(kScanThreads, J == 4 ? 6 : 1) scan_step_kernel
       if (const int v = part + 4 * i; v < vectors) sum += dot16<T>(s.rank[i], input + v * kPer16);
     for (int v = part + 4 * kHeld; v < vectors; v += 4) {
       if (d >= a.channels) break;
-      const uint4* row = reinterpret_cast<const uint4*>(static_cast<const T*>(a.dt_proj) + int64_t{d} * a.rank_stride);
-      sum += dot16<T>(row[v], input + v * kPer16);
+      sum += dot16<T>(rank_pieces[v * D + d], input + v * kPer16);
     }
     delta_parts[part][lane] = sum;
     __syncthreads();
@@ -157,11 +169,11 @@ __global__ void __launch_bounds__(kScanThreads, J == 4 ? 6 : 1) scan_step_kernel
         const Transfer t = discretise(delta, s.pole[j], a.rule);
         const float h = fmaf(t.phi, s.h[j], t.gamma * b[k] * driven);
         y = fmaf(c[k], h, y);
-        if (d < a.channels) state[k * D] = h;
+        if (exists && d < a.channels) state[k * D] = h;
       }
     y_parts[part][lane] = y;
     __syncthreads();
-    if (part != 0 || d >= a.channels) continue;
+    if (part != 0 || d >= a.channels || !exists) continue;
     y = fmaf(s.skip, u_now, (y_parts[0][lane] + y_parts[1][lane]) + (y_parts[2][lane] + y_parts[3][lane]));
     static_cast<T*>(a.gated)[fragment_index(d, n, a.tiles)] = from_float<T>(y * silu(z_now));
   }
