@@ -1,7 +1,7 @@
-// scan_check [quick | general | repeats | offsets]: holds the scan kernels to double precision on fresh random inputs:
-// every transition and step rule, both element types, ragged lengths, padded and unaligned views, resets, initial and
-// final states, long sequences cut into segments; bit-equal gradients over 1000 runs; arrays of more than 2^31
-// elements.
+// scan_check [quick | general | repeats [count] | offsets]: holds the scan kernels to double precision on fresh random
+// inputs: every transition and step rule, both element types, ragged lengths, padded and unaligned views, resets,
+// initial and final states, long sequences cut into segments; bit-equal gradients over 1000 runs, or `count`; arrays of
+// more than 2^31 elements.
 #include "scan_device.h"
 
 using namespace harness;
@@ -194,12 +194,12 @@ void check_offsets() {
 }
 
 /// Gradients to the last bit, run after run.
-void check_repeats() {
+void check_repeats(int runs) {
   for (const Family& f : kFamilies)
     for (const ScanShape shape : {ScanShape{2, 77, 40, 16}, {4, 512, 1024, 16}}) {
-      checks.context = std::string("1000 runs, ") + f.name + " L" + std::to_string(shape.length);
+      checks.context = std::to_string(runs) + " runs, " + f.name + " L" + std::to_string(shape.length);
       DeviceScan scan(large(shape, f.transition, f.kind, f.fixed_b), DType::kBFloat16, 0);
-      checks.expect(scan.repeats(1000), "all the same");
+      checks.expect(scan.repeats(runs), "all the same");
     }
 }
 
@@ -208,16 +208,18 @@ void check_repeats() {
 int main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "all";
   const bool all = what == "all";
-  if (!all && what != "quick" && what != "general" && what != "repeats" && what != "offsets") {
-    std::fprintf(stderr, "scan_check: expected quick, general, repeats, offsets or nothing, found '%s'\n",
-                 what.c_str());
+  const int runs = argc > 2 ? std::atoi(argv[2]) : 1000;
+  if ((!all && what != "quick" && what != "general" && what != "repeats" && what != "offsets") || runs < 2) {
+    std::fprintf(stderr,
+                 "scan_check: expected quick, general, repeats [count > 1], offsets or nothing, found '%s %s'\n",
+                 what.c_str(), argc > 2 ? argv[2] : "");
     return 2;
   }
   for (const DType type : {DType::kFloat32, DType::kBFloat16}) {
     if (all || what == "quick") check_modal(type);
     if (all || what == "general") check_general(type);
   }
-  if (all || what == "repeats") check_repeats();
+  if (all || what == "repeats") check_repeats(runs);
   if (all || what == "offsets") check_offsets();
   std::printf("scan: %d comparisons, %d failed, worst at %.2f of its limit\n", checks.done, checks.failed,
               checks.worst);

@@ -13,7 +13,8 @@ bool is_real_modal(const ScanArgs& args) {
 }
 
 bool has_scaled_drive(const ScanArgs& args) {
-  return args.dtype == DType::kBFloat16 && args.b_sel.data == nullptr && args.shared_a;
+  return args.dtype == DType::kBFloat16 && args.discretization == Discretization::kZoh && args.b_sel.data == nullptr &&
+         args.shared_a;
 }
 
 ScanPlan scan_plan(const ScanArgs& args) {

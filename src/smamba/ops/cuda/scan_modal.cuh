@@ -1,8 +1,9 @@
 // The pieces that the forward and backward kernels of the modal scan with real poles share.
 //
-// Mapping. lane / 4 is the channel of the warp (8), lane % 4 the quarter of the states that the thread holds in
-// registers; time runs serially. Sums over a channel's states are left to the tensor cores (device.cuh): a step's
-// partial sums are one operand, the other picks the row t.
+// Mapping, forward: lane / 4 is the channel of the warp (8), lane % 4 the quarter of the states that the thread holds
+// in registers; backward: a lane is a channel (32), a warp holds four of the states. Time runs serially in both. Sums
+// over other lanes are left to the tensor cores (device.cuh): a step's values are one operand, the other picks the row
+// or column that they are added to.
 #pragma once
 #include <type_traits>
 
@@ -102,7 +103,7 @@ __device__ inline void load_state(float (&h)[SPT], const float* row, int first, 
 }
 template <int SPT>
 __device__ inline void store_state(const float (&h)[SPT], float* row, int first, int state) {
-  if (state == 4 * SPT) {
+  if (state % 4 == 0 && first + SPT <= state) {
 #pragma unroll
     for (int i = 0; i < SPT; i += 4)
       *reinterpret_cast<float4*>(row + first + i) = make_float4(h[i], h[i + 1], h[i + 2], h[i + 3]);
@@ -113,17 +114,15 @@ __device__ inline void store_state(const float (&h)[SPT], float* row, int first,
     if (first + i < state) row[first + i] = h[i];
 }
 
-/// d += the sum over the four lanes of a channel of `value`, into row l4 + (UPPER ? 8 : 0) of the accumulator where
-/// `pick` is 1.
-template <bool PRECISE, bool UPPER>
-__device__ inline void sum_states(float (&d)[4], float value, float pick) {
-  const float a0 = UPPER ? 0.f : pick, a1 = UPPER ? pick : 0.f;
+/// d += the sum over the four lanes of a channel of `value`, into the row where pick0 (row l4) or pick1 (l4 + 8) is 1.
+template <bool PRECISE>
+__device__ inline void sum_states(float (&d)[4], float value, float pick0, float pick1) {
   if constexpr (PRECISE) {
     const float high = high_part(value);
-    mma_k4(d, a0, a1, high);
-    mma_k4(d, a0, a1, value - high);
+    mma_k4(d, pick0, pick1, high);
+    mma_k4(d, pick0, pick1, value - high);
   } else {
-    mma_k4(d, a0, a1, value);
+    mma_k4(d, pick0, pick1, value);
   }
 }
 
@@ -152,10 +151,34 @@ __device__ inline ChannelFactors load_factors(const ScanArgs& args, int64_t chan
   return f;
 }
 
+/// softplus(raw + bias) of four channels of one step, or raw + bias; 0 for a step past the end. One branch for all
+/// four: their latencies overlap.
 template <class T>
-__device__ inline float delta_of(float raw, bool with_softplus) {
-  if (!with_softplus) return raw;
-  return std::is_same_v<T, float> ? softplus(raw) : softplus_fast(raw);
+__device__ inline void deltas_of(float (&delta)[4], const Vec4<T>& raw, const ChannelFactors& f, bool with_softplus,
+                                 bool in) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) delta[i] = raw.get(i) + f.bias[i];
+  if (with_softplus) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) delta[i] = std::is_same_v<T, float> ? softplus(delta[i]) : softplus_fast(delta[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) delta[i] = in ? delta[i] : 0.f;
+}
+
+/// d softplus / d raw from its value: 1 - exp(-delta).
+template <class T>
+__device__ inline float softplus_slope(float delta) {
+  const float e = exp2_fast(-delta * kLog2e);
+  // A delta of softplus_fast() has no more digits than the difference keeps.
+  return std::is_same_v<T, float> ? -expm1_given(-delta, e) : 1.f - e;
+}
+
+/// x · silu(z), four times.
+template <class T>
+__device__ inline void gate(float (&x)[4], const Vec4<T>& z) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) x[i] *= z.get(i) * sigmoid(z.get(i));
 }
 
 /// (delta, w) of four channels of one step, as the inner loop reads them. A step past the end has delta = w = 0, which
@@ -163,42 +186,51 @@ __device__ inline float delta_of(float raw, bool with_softplus) {
 template <class T, bool ZOH>
 __device__ inline void stage_steps(float2* out, const Vec4<T>& u, const Vec4<T>& raw, const ChannelFactors& f,
                                    bool with_softplus, bool in) {
-  float2 r[4];
+  float delta[4], w[4];
+  deltas_of<T>(delta, raw, f, with_softplus, in);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float delta = in ? delta_of<T>(raw.get(i) + f.bias[i], with_softplus) : 0.f;
-    const float input = u.get(i) * f.gain[i];
-    r[i] = make_float2(delta, ZOH ? input : delta * input);
-  }
-  *reinterpret_cast<float4*>(out) = make_float4(r[0].x, r[0].y, r[1].x, r[1].y);
-  *reinterpret_cast<float4*>(out + 2) = make_float4(r[2].x, r[2].y, r[3].x, r[3].y);
+  for (int i = 0; i < 4; ++i) w[i] = ZOH ? u.get(i) * f.gain[i] : delta[i] * (u.get(i) * f.gain[i]);
+  *reinterpret_cast<float4*>(out) = make_float4(delta[0], w[0], delta[1], w[1]);
+  *reinterpret_cast<float4*>(out + 2) = make_float4(delta[2], w[2], delta[3], w[3]);
 }
+
+/// Elements from one tile of steps to the next, in 32 bits: one instruction multiplies and adds them to an address.
+inline int tile_stride(const Sequence& s) {
+  const int64_t stride = kTile * s.time_stride;
+  if (s.data != nullptr && (stride < INT32_MIN || stride > INT32_MAX))
+    throw std::runtime_error("scan: time stride " + std::to_string(s.time_stride) + " is beyond " +
+                             std::to_string(INT32_MAX / kTile));
+  return int(stride);
+}
+
+/// `tile` tiles of steps after `from`; stride: of a tile.
+template <class T>
+__device__ inline T* tile_of(T* from, int stride, int tile) {
+  return from + int64_t{tile} * stride;
+}
+__device__ inline void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 /// The rows of one (B, L, X) array that a thread stages: four columns of every kTile-th step from its own row on.
 /// Absent arrays read as zero. VECTORS: every access is one aligned vector of four columns that exist; a load is then a
 /// single predicated instruction that nothing waits for before its value is used.
 template <class T, bool VECTORS>
 struct Column {
-  const T* p = nullptr;
-  int64_t tile_stride = 0;
-  int n = 0;  // columns that exist
+  const T* p = nullptr;  // of the next tile to be read or written
+  int n = 0;             // columns that exist
 
   Column() = default;
   __device__ Column(const Sequence& s, int64_t batch, int64_t t, int64_t column, int count)
-      : tile_stride(kTile * s.time_stride), n(s.data != nullptr ? count : 0) {
+      : n(s.data != nullptr ? count : 0) {
     if (n > 0) p = at<T>(s, batch, t, column);
   }
-  /// `tiles` tiles further on.
-  __device__ Vec4<T> load(int64_t tiles, bool in) const {
+  __device__ Vec4<T> load(bool in) const {
     Vec4<T> v = zero4<T>();
-    if (in && n > 0) v = load4(p + tiles * tile_stride, VECTORS ? 4 : n, VECTORS);
+    if (in && n > 0) v = load4(p, VECTORS ? 4 : n, VECTORS);
     return v;
   }
-  __device__ void prefetch(int64_t tiles) const {
-    if (n > 0) asm volatile("prefetch.global.L2 [%0];" ::"l"(p + tiles * tile_stride));
-  }
-  __device__ void store(int64_t tiles, const float (&x)[4]) const {
-    store4(const_cast<T*>(p) + tiles * tile_stride, x, VECTORS ? 4 : n, VECTORS);
+  __device__ void store(const float (&x)[4]) const { store4(const_cast<T*>(p), x, VECTORS ? 4 : n, VECTORS); }
+  __device__ void advance(int64_t tile_bytes) {
+    p = reinterpret_cast<const T*>(reinterpret_cast<const char*>(p) + tile_bytes);
   }
 };
 
@@ -214,6 +246,14 @@ __device__ inline float4 fixed_row4(const float* fixed, int n, int state) {
   return make_float4(r[0], r[1], r[2], r[3]);
 }
 
+/// States n … n + 3 of B or C (`q`, or `fixed` where it is absent) at step t; in: whether t is of the segment.
+template <class T, bool VECTORS>
+__device__ inline float4 row4(const ScanArgs& a, const Sequence& q, const float* fixed, int64_t batch, int64_t t, int n,
+                              bool in) {
+  if (q.data == nullptr) return fixed_row4(fixed, n, int(a.state));
+  return to_float4(Column<T, VECTORS>(q, batch, t, n, max(0, min(4, int(a.state) - n))).load(in));
+}
+
 /// Calls f with the constants of the kernel to run: zoh, fixed B with shared poles, vectors. float32 serves exactness,
 /// not speed: one kernel for both kinds of B and any alignment. So does bfloat16 where vectors are not possible.
 template <class T, class F>
@@ -224,10 +264,10 @@ void with_forms(const ScanArgs& args, bool vectors, F f) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     const bool fixed = has_scaled_drive(args);
     if (vectors) {
-      if (zoh) return fixed ? f(yes, yes, yes) : f(yes, no, yes);
-      return fixed ? f(no, yes, yes) : f(no, no, yes);
+      if (fixed) return f(yes, yes, yes);
+      return zoh ? f(yes, no, yes) : f(no, no, yes);
     }
-    if (fixed) return zoh ? f(yes, yes, no) : f(no, yes, no);
+    if (fixed) return f(yes, yes, no);
   }
   zoh ? f(yes, no, no) : f(no, no, no);
 }

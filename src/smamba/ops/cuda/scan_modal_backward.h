@@ -4,6 +4,11 @@
 
 namespace smamba::ops::cuda {
 
+/// Elements from one tile of steps to the next. 32 bits: one instruction multiplies and adds them to an address.
+struct TileStrides {
+  int u, delta, z, d_out, d_u, d_delta, d_z;
+};
+
 struct BackwardParams {
   ScanArgs args;
   ScanGradients gradients;
@@ -13,6 +18,7 @@ struct BackwardParams {
   float* d_a = nullptr;     // (B, segments, D, S)
   float* d_b = nullptr;     // the same, with a fixed B in the fast kernel
   float* d_channel = nullptr;  // (3, B, segments, D): gain, skip, delta_bias
+  TileStrides strides;
   bool vectors;
 };
 

@@ -23,8 +23,6 @@ __global__ void combine_kernel(const __grid_constant__ ForwardParams p, const fl
   }
 }
 
-bool aligned_vector(const Sequence& s, DType dtype) { return aligned4(s, dtype == DType::kBFloat16 ? 2 : 4); }
-
 void launch(const ForwardParams& p, Pass pass, void* stream) {
   with_shape(p.args, p.plan.spt,
              [&](auto element, auto spt) { launch_forward<decltype(element), spt()>(p, pass, stream); });
@@ -37,9 +35,22 @@ void combine(const ForwardParams& p, const float* first, bool backward, void* st
 }
 
 ForwardParams forward_params(const ScanArgs& args, const Sequence& d_out, const SegmentBuffers& segments) {
-  ForwardParams p{args, scan_plan(args), segments, d_out, args.channels % 4 == 0 && args.state % 4 == 0};
+  const int64_t element = args.dtype == DType::kBFloat16 ? 2 : 4;
+  const auto bytes = [&](const Sequence& s) { return kTile * s.time_stride * element; };
+  ForwardParams p{};
+  p.args = args;
+  p.plan = scan_plan(args);
+  p.segments = segments;
+  p.d_out = d_out;
+  p.bytes = {bytes(d_out.data != nullptr ? d_out : args.u),
+             bytes(args.delta),
+             bytes(args.z),
+             bytes(args.out),
+             bytes(args.b_sel),
+             bytes(args.c_sel)};
+  p.vectors = args.channels % 4 == 0 && args.state % 4 == 0;
   for (const Sequence* s : {&args.u, &args.delta, &args.z, &args.out, &d_out, &args.b_sel, &args.c_sel})
-    p.vectors = p.vectors && aligned_vector(*s, args.dtype);
+    p.vectors = p.vectors && aligned4(*s, element);
   return p;
 }
 

@@ -15,11 +15,17 @@ namespace smamba::ops::cuda {
 
 enum class Pass { kOutput, kCarry, kAdjointCarry };
 
+/// Bytes from one tile of steps to the next.
+struct TileBytes {
+  int64_t u, delta, z, out, b, c;  // u: of d_out in the adjoint's pass
+};
+
 struct ForwardParams {
   ScanArgs args;
   ScanPlan plan;
   SegmentBuffers segments;
   Sequence d_out;  // kAdjointCarry
+  TileBytes bytes;
   bool vectors;
 };
 
@@ -64,9 +70,11 @@ struct ForwardBlock {
   ChannelFactors factors;
   Column<T, VECTORS> u, delta, z, out, rows[kRowVectors];
   float4 fixed_rows[kRowVectors];
+  const uint8_t* reset = nullptr;  // of step `row`
   Raw next;
   Vec4<T> next_rows[kRowVectors];
   float delta_sum = 0;
+  float pick[8][2];  // row t of the sums, as the registers of a left operand
 
   __device__ ForwardBlock(const ForwardParams& params, Shared& shared)
       : p(params),
@@ -109,10 +117,12 @@ struct ForwardBlock {
       }
     }
     if constexpr (kScaled) row_scale = drive_scale4(a, vector_state(tid), ZOH);
+    if constexpr (kOutput && !kPrecise && VECTORS) load_picks();
     u = column_of(kAdjoint ? p.d_out : a.u);
     delta = column_of(a.delta);
     if (PASS != Pass::kCarry) z = column_of(a.z);
     if (kOutput) out = column_of(a.out);
+    if (a.reset != nullptr) reset = a.reset + batch * a.length + begin + row;
 #pragma unroll
     for (int j = 0; j < kRowVectors; ++j) {
       const int v = tid + j * kThreads, n = vector_state(v);
@@ -124,32 +134,46 @@ struct ForwardBlock {
     }
   }
 
-  /// The tile's raw values -> registers; nothing waits for them until stage().
-  __device__ void load(int tile) {
-    const int t = tile * kTile + row;
-    next.u = u.load(tile, t < steps);
-    next.delta = delta.load(tile, t < steps);
-    if (PASS != Pass::kCarry) next.z = z.load(tile, t < steps);
-    next.reset = p.args.reset != nullptr && t < steps ? p.args.reset[batch * p.args.length + begin + t] : 0;
+  /// What the compiler knows to be zero or one it gathers anew for every product, so it comes through memory.
+  __device__ void load_picks() {
+    float2* const table = reinterpret_cast<float2*>(s.y) + tid % 32;
 #pragma unroll
-    for (int j = 0; j < kRowVectors; ++j)
-      next_rows[j] = rows[j].load(tile, tile * kTile + vector_row(tid + j * kThreads) < steps);
+    for (int t = 0; t < 8; ++t)
+      if (warp == 0) table[t * 32] = make_float2(l4 == t ? 1.f : 0.f, 0.f);
+    __syncthreads();
+#pragma unroll
+    for (int t = 0; t < 8; ++t)
+      asm volatile("ld.volatile.shared.v2.f32 {%0,%1}, [%2];"
+                   : "=f"(pick[t][0]), "=f"(pick[t][1])
+                   : "r"(static_cast<unsigned>(__cvta_generic_to_shared(table + t * 32))));
+  }
+
+  /// The next tile's raw values -> registers; nothing waits for them until stage().
+  __device__ void load(int tile) {
+    const bool in = tile * kTile + row < steps;
+    next.u = u.load(in);
+    next.delta = delta.load(in);
+    u.advance(p.bytes.u), delta.advance(p.bytes.delta);
+    if (PASS != Pass::kCarry) next.z = z.load(in), z.advance(p.bytes.z);
+    next.reset = reset != nullptr && in ? reset[tile * kTile] : 0;
+#pragma unroll
+    for (int j = 0; j < kRowVectors; ++j) {
+      next_rows[j] = rows[j].load(tile * kTile + vector_row(tid + j * kThreads) < steps);
+      rows[j].advance(is_c(tid + j * kThreads) ? p.bytes.c : p.bytes.b);
+    }
   }
 
   /// Registers -> shared memory. Returns whether the tile holds a reset.
   __device__ bool stage(int tile) {
     if constexpr (kAdjoint) {
       // (delta, dy): the scan of the adjoint has dy as its input.
+      float x[4], dy[4];
+      deltas_of<T>(x, next.delta, factors, p.args.softplus, tile * kTile + row < steps);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float dy = next.u.get(i);
-        if (p.args.z.data != nullptr) {
-          const float zi = next.z.get(i);
-          dy *= zi * sigmoid(zi);
-        }
-        const float x = delta_of<T>(next.delta.get(i) + factors.bias[i], p.args.softplus);
-        s.steps[row][column + i] = make_float2(tile * kTile + row < steps ? x : 0.f, dy);
-      }
+      for (int i = 0; i < 4; ++i) dy[i] = next.u.get(i);
+      if (p.args.z.data != nullptr) gate(dy, next.z);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) s.steps[row][column + i] = make_float2(x[i], dy[i]);
     } else {
       stage_steps<T, ZOH>(&s.steps[row][column], next.u, next.delta, factors, p.args.softplus,
                           tile * kTile + row < steps);
@@ -175,7 +199,7 @@ struct ForwardBlock {
   }
 
   template <bool RESET>
-  __device__ void step(int t, float (&y)[4]) {
+  __device__ void step(int t, float (&y)[4], float (&y_late)[4]) {
     if (RESET && s.reset[t]) {
 #pragma unroll
       for (int i = 0; i < SPT; ++i) (kAdjoint ? product[i] : h[i]) = 0;
@@ -205,27 +229,26 @@ struct ForwardBlock {
       float partial = c[0] * h[0];
 #pragma unroll
       for (int i = 1; i < SPT; ++i) partial = fmaf(c[i], h[i], partial);
-      const float pick = l4 == t % 8 ? 1.f : 0.f;
-      if (t < 8)
-        sum_states<kPrecise, false>(y, partial, pick);
+      if constexpr (RESET)
+        sum_states<kPrecise>(t < 8 ? y : y_late, partial, l4 == t % 8 ? 1.f : 0.f, 0.f);
       else
-        sum_states<kPrecise, true>(y, partial, pick);
+        sum_states<kPrecise>(t < 8 ? y : y_late, partial, pick[t % 8][0], pick[t % 8][1]);
     }
   }
 
   template <bool RESET>
   __device__ void run() {
-    float y[4] = {0, 0, 0, 0};
+    float y[4] = {0, 0, 0, 0}, y_late[4] = {0, 0, 0, 0};  // steps 0-7 and 8-15 in rows 0-7
     if constexpr (RESET) {
 #pragma unroll 1
-      for (int t = 0; t < kTile; ++t) step<true>(t, y);
+      for (int t = 0; t < kTile; ++t) step<true>(t, y, y_late);
     } else {
 #pragma unroll
-      for (int t = 0; t < kTile; ++t) step<false>(t, y);
+      for (int t = 0; t < kTile; ++t) step<false>(t, y, y_late);
     }
     if constexpr (kOutput) {
       store_sums(s.y, y[0], y[1], l4, warp, m4);
-      store_sums(s.y, y[2], y[3], l4 + 8, warp, m4);
+      store_sums(s.y, y_late[0], y_late[1], l4 + 8, warp, m4);
     }
   }
 
@@ -234,14 +257,9 @@ struct ForwardBlock {
     const float4 sum = *reinterpret_cast<const float4*>(&s.y[row * kSumStride + column]);
     float y[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      y[i] = fmaf(factors.skip[i], now.u.get(i), y[i]);
-      if (p.args.z.data != nullptr) {
-        const float zi = now.z.get(i);
-        y[i] *= zi * sigmoid(zi);
-      }
-    }
-    out.store(tile, y);
+    for (int i = 0; i < 4; ++i) y[i] = fmaf(factors.skip[i], now.u.get(i), y[i]);
+    if (p.args.z.data != nullptr) gate(y, now.z);
+    out.store(y);
   }
 
   /// Segments are whole chunks long. A scaled state is kept as it is.
@@ -260,16 +278,16 @@ struct ForwardBlock {
 #pragma unroll 1
     for (int tile = 0; tile < tiles; ++tile) {
       const Raw now = next;
-      const bool reset = stage(tile);
+      const bool resets = stage(tile);
       if constexpr (kOutput) checkpoint(tile);
       if (tile + 1 < tiles) load(tile + 1);
       // What serves exactness or odd shapes, not speed, has one variant.
-      if (reset || kPrecise || !VECTORS)
+      if (resets || kPrecise || !VECTORS)
         run<true>();
       else
         run<false>();
       __syncthreads();
-      if constexpr (kOutput) finish_tile(tile, now);
+      if constexpr (kOutput) finish_tile(tile, now), out.advance(p.bytes.out);
     }
     if (!owns_channel()) return;
     if constexpr (kScaled) {

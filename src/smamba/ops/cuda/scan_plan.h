@@ -4,7 +4,8 @@
 
 namespace smamba::ops::cuda {
 
-// A block owns 32 channels: 4 warps of 8 channels. The 4 lanes of a channel own `SPT` states each (4 · SPT >= S).
+// A block owns 32 channels; forward it has 4 warps of 8 channels, and the 4 lanes of a channel own `SPT` states each (4
+// · SPT >= S); backward it has SPT warps of 4 states.
 constexpr int kThreads = 128;
 constexpr int kBlockChannels = 32;
 constexpr int kTile = 16;  // time steps staged together: the rows of a tensor-core accumulator
@@ -12,7 +13,7 @@ constexpr int kTile = 16;  // time steps staged together: the rows of a tensor-c
 /// States per thread: 4, 8 or 16.
 constexpr int states_per_thread(int64_t state) { return state <= 16 ? 4 : state <= 32 ? 8 : 16; }
 /// Time steps between two checkpoints, a multiple of kTile.
-constexpr int chunk_length(int states_per_thread) { return states_per_thread == 16 ? 32 : 64; }
+constexpr int chunk_length(int states_per_thread) { return states_per_thread == 4 ? 64 : 32; }
 
 struct ScanPlan {
   int spt = 4;
@@ -28,7 +29,7 @@ ScanPlan scan_plan(const ScanArgs& args);
 /// Real poles (zoh or euler_b): the fast kernels. All else runs on the general kernels.
 bool is_real_modal(const ScanArgs& args);
 
-/// bfloat16 with a fixed B and shared poles: kernels that keep B out of the steps.
+/// bfloat16 and zero-order hold with a fixed B and shared poles: kernels that keep B out of the steps.
 bool has_scaled_drive(const ScanArgs& args);
 
 // Segment scratch: states that enter each segment, the segments' own end states, and their sums of delta.
