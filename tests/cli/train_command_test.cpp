@@ -81,6 +81,19 @@ class TrainCommand : public testing::Test {
   fs::path folder_;
 };
 
+TEST_F(TrainCommand, DevicePrecisionAndThreadsAreOptionsToo) {
+  const std::string base =
+      "train -d store -p mamba -s tiny --set steps=2 --set data.validation_fraction=0.2 --set length=32 --set "
+      "batch_size=2";
+  ASSERT_EQ(run(base + " -o options --device cpu --precision bf16 --threads 1").code, 0);
+  const std::string config = read_file(folder_ / "options" / "config.toml");
+  for (const char* line : {"\ndevice = \"cpu\"", "\nprecision = \"bf16\"", "\nthreads = 1"})
+    EXPECT_NE(config.find(line), std::string::npos) << line << " is not in\n" << config;
+  EXPECT_EQ(run(base + " -o wrong --precision fp8").code, 2);
+  EXPECT_EQ(run(base + " -o wrong --device tpu").code, 2);
+  EXPECT_EQ(run(base + " -o wrong --threads many").code, 2);
+}
+
 TEST_F(TrainCommand, KilledRunsResumeToTheSameBytes) {
   ASSERT_EQ(run_train("whole", false).code, 0);
   EXPECT_EQ(run_until(train("parts", false), "parts/checkpoints/step-00000010", SIGKILL), 128 + SIGKILL);

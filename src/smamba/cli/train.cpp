@@ -18,7 +18,7 @@ namespace {
 
 struct Options {
   std::filesystem::path config;
-  std::string output = "runs/run", store, preset, size;
+  std::string output = "runs/run", store, preset, size, device, precision, threads;
   std::vector<std::string> set;
   bool resume = false, json = false, list = false;
 };
@@ -61,6 +61,10 @@ void run(const Options& o) {
   }
   std::vector<std::string> set = o.set;
   if (!o.store.empty()) set.push_back(fmt::format("data.store={}", nlohmann::json(o.store).dump()));
+  for (const auto& [key, value] : {std::pair{"device", &o.device}, {"precision", &o.precision}}) {
+    if (!value->empty()) set.push_back(fmt::format("{}={}", key, nlohmann::json(*value).dump()));
+  }
+  if (!o.threads.empty()) set.push_back("threads=" + o.threads);
   // A resumed run goes on with its own configuration; options given now are laid over it.
   const std::filesystem::path saved = std::filesystem::path(o.output) / "config.toml";
   const bool resume_saved = o.resume && o.config.empty() && std::filesystem::exists(saved);
@@ -90,6 +94,9 @@ void add_train_command(CLI::App& app) {
   c->add_option("-d,--data", o->store, "token store (same as --set data.store=…)");
   c->add_option("-p,--preset", o->preset, "mixer: mamba, sc-mamba-wide, so-mamba-strict, … (`smamba info --presets`)");
   c->add_option("-s,--size", o->size, "shape: paper, 130m, demo, tiny");
+  c->add_option("--device", o->device, "cpu, cuda, cuda:1, … (same as --set device=…)");
+  c->add_option("--precision", o->precision, "fp32 or bf16 (same as --set precision=…)");
+  c->add_option("--threads", o->threads, "CPU threads; 0: all cores (same as --set threads=…)");
   c->add_option("--set", o->set, "override a key of the configuration: --set optimizer.lr=3e-4 (repeatable)")
       ->type_name("KEY=VALUE");
   c->add_flag("--resume", o->resume, "go on with the run in the run folder, bit for bit");
