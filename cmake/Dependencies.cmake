@@ -1,10 +1,9 @@
-# Header-only: CLI11, toml++, nlohmann-json, fmt. Compiled: Highway (its run-time CPU detection), zlib, zstd, utf8proc, simdjson.
+# Header-only: CLI11, toml++, nlohmann-json. Compiled: fmt, Highway (its run-time CPU detection), zlib, zstd, utf8proc, simdjson.
 # All come from the distribution; scripts/setup names the packages. SMAMBA_CARRY is a folder with the same layout (include/, lib/)
 # for machines that lack some of them.
 set(SMAMBA_CARRY "" CACHE PATH "folder with include/ and lib/ of dependencies that the machine lacks")
 
 add_library(smamba_deps INTERFACE)
-target_compile_definitions(smamba_deps INTERFACE FMT_HEADER_ONLY)
 if(SMAMBA_CARRY)
   target_include_directories(smamba_deps SYSTEM INTERFACE ${SMAMBA_CARRY}/include)
   list(PREPEND CMAKE_PREFIX_PATH ${SMAMBA_CARRY})
@@ -24,6 +23,13 @@ foreach(header CLI/CLI.hpp toml++/toml.h nlohmann/json.hpp fmt/format.h hwy/high
   endif()
 endforeach()
 
+# fmt is linked: its header-only form costs every file seconds of compiling.
+find_library(SMAMBA_FMT fmt)
+if(SMAMBA_FMT)
+  target_link_libraries(smamba_deps INTERFACE ${SMAMBA_FMT})
+else()
+  target_compile_definitions(smamba_deps INTERFACE FMT_HEADER_ONLY)
+endif()
 find_library(SMAMBA_HWY hwy REQUIRED)
 find_library(SMAMBA_ZLIB z REQUIRED)
 find_library(SMAMBA_ZSTD zstd REQUIRED)

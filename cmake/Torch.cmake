@@ -12,7 +12,10 @@ message(STATUS "libtorch: ${SMAMBA_TORCH_DIR}")
 set(SMAMBA_TORCH_LIB ${SMAMBA_TORCH_DIR}/lib)
 
 add_library(smamba_torch INTERFACE)
-target_include_directories(smamba_torch SYSTEM INTERFACE ${SMAMBA_TORCH_DIR}/include ${SMAMBA_TORCH_DIR}/include/torch/csrc/api/include)
+# The package holds fmt headers of another version, without the library: a folder before it keeps all files with the one that is linked.
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/include)
+file(CREATE_LINK ${SMAMBA_INC_fmt_format_h}/fmt ${CMAKE_BINARY_DIR}/include/fmt SYMBOLIC)
+target_include_directories(smamba_torch SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/include ${SMAMBA_TORCH_DIR}/include ${SMAMBA_TORCH_DIR}/include/torch/csrc/api/include)
 target_link_libraries(smamba_torch INTERFACE ${SMAMBA_TORCH_LIB}/libtorch_cpu.so ${SMAMBA_TORCH_LIB}/libc10.so)
 target_link_options(smamba_torch INTERFACE -Wl,--allow-shlib-undefined)
 list(PREPEND CMAKE_BUILD_RPATH ${SMAMBA_TORCH_LIB})

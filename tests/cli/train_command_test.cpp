@@ -41,8 +41,8 @@ class TrainCommand : public testing::Test {
     return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(out)};
   }
 
-  // Starts the program and ends it with `signal` once `file` exists.
-  int run_until(const std::vector<std::string>& arguments, const fs::path& file, int signal) {
+  // Starts the program and comes back once `file` exists.
+  pid_t start_until(const std::vector<std::string>& arguments, const fs::path& file) {
     const pid_t child = ::fork();
     if (child == 0) {
       if (::chdir(folder_.c_str()) != 0) ::_exit(99);
@@ -55,10 +55,16 @@ class TrainCommand : public testing::Test {
     for (int i = 0; i < 3000 && !fs::exists(folder_ / file); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_TRUE(fs::exists(folder_ / file)) << "the run never wrote " << file;
+    return child;
+  }
+  int end(pid_t child, int signal) {
     ::kill(child, signal);
     int status = 0;
     ::waitpid(child, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  int run_until(const std::vector<std::string>& arguments, const fs::path& file, int signal) {
+    return end(start_until(arguments, file), signal);
   }
 
   std::vector<std::string> train(const std::string& output, bool resume) {
@@ -106,10 +112,28 @@ TEST_F(TrainCommand, KilledRunsResumeToTheSameBytes) {
         << file;
 }
 
+TEST_F(TrainCommand, ASecondProcessInTheFolderIsRefusedAndAKilledOneStandsInNobodysWay) {
+  std::vector<std::string> endless = train("run", false);
+  for (const char* s : {"--set", "steps=1000000"}) endless.emplace_back(s);
+  const pid_t first = start_until(endless, "run/checkpoints/step-00000005");
+  for (const bool resume : {false, true}) {
+    const Result second = run_train("run", resume);
+    EXPECT_EQ(second.code, 75) << second.output;
+    EXPECT_EQ(second.output, "smamba: run/.lock: another process trains in this folder\n");
+  }
+  EXPECT_EQ(end(first, SIGKILL), 128 + SIGKILL);
+  endless.emplace_back("--resume");
+  EXPECT_EQ(run_until(endless, "run/checkpoints/step-00000030", SIGINT), 130);
+}
+
 TEST_F(TrainCommand, InterruptsEndWithACleanCheckpointAndTheirExitCode) {
   EXPECT_EQ(run_until(train("int", false), "int/checkpoints/step-00000005", SIGINT), 130);
   EXPECT_EQ(run_until(train("term", false), "term/checkpoints/step-00000005", SIGTERM), 143);
   EXPECT_EQ(run_train("int", true).code, 0);
+  // Between two forward passes of one endless step, too.
+  std::vector<std::string> endless = train("long", false);
+  for (const char* s : {"--set", "accumulate=100000000"}) endless.emplace_back(s);
+  EXPECT_EQ(run_until(endless, "long/metrics.jsonl", SIGINT), 130);
 }
 
 TEST_F(TrainCommand, RefusalsAreOneLineWithTheFixedCode) {
@@ -126,13 +150,37 @@ TEST_F(TrainCommand, RefusalsAreOneLineWithTheFixedCode) {
   refused("train -d store -o x -p sc-mambo", 2, "sc-mamba");
   refused("train -d store -o x --set model.mixer.d_state=1000", 2, "d_state");
   refused("train -d text/0.py -o x", 65, "0.py");
+  for (const char* key : {"optimizer.lr", "optimizer.clip", "model.mixer.dt_max", "model.mixer.input_scale"})
+    refused(fmt::format("train -d store -o x --set {}=inf", key), 2, key);
+  refused("train -d store -o x --set optimizer.beta2=1", 2, "optimizer.beta2");
+  for (const char* device : {"foo", "meta", "cuda:", "cuda:-1", "cuda:1000"}) {
+    refused(fmt::format("train -d store -o x --set data.validation_fraction=0.2 --set device={}", device), 2,
+            "device: expected");
+    refused(fmt::format("bench decode --device {}", device), 2, "--device: expected");
+  }
   refused("train --nonsense", 2, "nonsense");
   refused("generate missing --prompt x", 2, "missing");
   refused("eval missing --data store", 2, "missing");
   refused("info missing", 2, "missing");
   std::ofstream(folder_ / "bad.toml") << "steps = 3\nlenght = 5\n";
   refused("train -d store -o x -c bad.toml", 2, "bad.toml:2");
-  EXPECT_FALSE(fs::exists(folder_ / "x/config.toml"));
+  EXPECT_FALSE(fs::exists(folder_ / "x"));
+}
+
+TEST_F(TrainCommand, TheMiddleIsAskedForAsTheRunWasTrained) {
+  std::string line;
+  for (const auto& a : train("spm", false)) line += "'" + a + "' ";
+  ASSERT_EQ(run(line + "--set steps=10 --set fim.rate=1 --set fim.spm_rate=1").code, 0);
+  std::ofstream(folder_ / "prefix") << "value = [";
+  std::ofstream(folder_ / "suffix") << "]\n";
+  const auto fill = [&](const std::string& order) {
+    const Result r = run("--quiet generate spm --prefix-file prefix --suffix-file suffix -n 40 " + order);
+    EXPECT_EQ(r.code, 0) << r.output;
+    return r.output;
+  };
+  EXPECT_EQ(fill(""), fill("--fim-order spm"));
+  EXPECT_NE(fill(""), fill("--fim-order psm"));
+  EXPECT_EQ(run("generate spm --fim-order mps").code, 2);
 }
 
 TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
@@ -148,6 +196,18 @@ TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
   std::ofstream(folder_ / "suffix") << "]\n";
   EXPECT_EQ(run("generate run --prefix-file prefix --suffix-file suffix --max-tokens 5").code, 0);
   EXPECT_EQ(run("info run --json").code, 0);
+  EXPECT_EQ(run("eval run --data store --per-token missing/tokens.tsv").code, 74);
+  std::ofstream(folder_ / "run/checkpoints/step-00000060/state.json") << "{\"step\": 60}";
+  const Result bad = run_train("run", true);
+  EXPECT_EQ(bad.code, 65) << bad.output;
+  EXPECT_NE(bad.output.find("state.json"), std::string::npos) << bad.output;
+  for (const char* bad : {"-n -1", "-n 99999999999999999999", "-n 1.5", "--top-k -1", "--samples 0", "--seed -1",
+                          "--threads many", "--stop ''", "--top-p nan", "--temperature inf", "--checkpoint 77"}) {
+    const Result r = run(fmt::format("generate run {}", bad));
+    EXPECT_EQ(r.code, 2) << bad << "\n" << r.output;
+    EXPECT_EQ(std::count(r.output.begin(), r.output.end(), '\n'), 1) << r.output;
+    EXPECT_NE(r.output.find("expected"), std::string::npos) << r.output;
+  }
   EXPECT_EQ(run("--help").code, 0);
 }
 

@@ -95,11 +95,14 @@ TEST(SingularValues, ComplexEqualsItsRealEmbedding) {
   const Matrix re = random_matrix(n + 1, n, 1), im = random_matrix(n + 1, n, 2);
   ComplexMatrix z(n + 1, n);
   Matrix embedded(2 * (n + 1), 2 * n);
-  for (size_t i = 0; i <= n; ++i)
-    for (size_t j = 0; j < n; ++j) z(i, j) = {re(i, j), im(i, j)};
+  for (size_t i = 0; i <= n; ++i) {
+    for (size_t j = 0; j < n; ++j) {
+      z(i, j) = {re(i, j), im(i, j)};
+      embedded(i, n + j) = -im(i, j);
+    }
+  }
   embedded.set_block(0, 0, re);
   embedded.set_block(n + 1, n, re);
-  embedded.set_block(0, n, im * -1.0);
   embedded.set_block(n + 1, 0, im);
   const auto s = singular_values(z), twice = singular_values(embedded);
   for (size_t k = 0; k < n; ++k) {

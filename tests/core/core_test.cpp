@@ -2,12 +2,14 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <filesystem>
 #include <set>
 #include <vector>
 
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
+#include "smamba/core/file_lock.h"
 #include "smamba/core/parallel.h"
 #include "smamba/core/random.h"
 
@@ -85,6 +87,26 @@ TEST(AtomicFile, OldFileStaysUntilCommit) {
     EXPECT_NE(std::string(e.what()).find("missing"), std::string::npos);
   }
   fs::remove_all(folder);
+}
+
+TEST(FileLock, HoldsUntilItGoesAndThenIsFree) {
+  const fs::path path = fs::temp_directory_path() / ("smamba-lock-" + std::to_string(::getpid()));
+  const auto busy = [&] {
+    try {
+      const FileLock lock(path, "in use");
+      return std::string();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Exit::kRetry);
+      return std::string(e.what());
+    }
+  };
+  {
+    const FileLock lock(path, "in use");
+    EXPECT_EQ(busy(), path.string() + ": in use");
+  }
+  EXPECT_EQ(busy(), "");
+  fs::remove(path);
+  EXPECT_THROW(FileLock(path / "below" / "nothing", "in use"), Error);
 }
 
 }  // namespace

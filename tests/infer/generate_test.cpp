@@ -61,6 +61,8 @@ TEST(Generate, PromptsBeginADocument) {
   EXPECT_EQ(text_prompt("ab", kBytes), (std::vector<int32_t>{256, 'a', 'b'}));
   EXPECT_EQ(text_prompt("", kBytes), (std::vector<int32_t>{256}));
   EXPECT_EQ(middle_prompt("p", "s", kBytes), (std::vector<int32_t>{256, 257, 'p', 259, 's', 258}));
+  EXPECT_EQ(middle_prompt("p", "s", kBytes, data::FimOrder::kSpm),
+            (std::vector<int32_t>{256, 257, 259, 's', 258, 'p'}));
 }
 
 TEST(Generate, EachPromptEndsOnItsOwn) {

@@ -6,8 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdarg>
+#include <mutex>
+#include <string>
+#include <vector>
 
 namespace {
 
@@ -23,6 +27,22 @@ bool fails(const char* name) {
   if (calls == fail_at) failed_call = name;
   errno = error_number;
   return true;
+}
+
+std::atomic<bool> tracing{false};
+std::mutex trace_mutex;
+std::vector<std::string> trace;
+
+void note(const char* call, const std::string& path) {
+  const std::lock_guard lock(trace_mutex);
+  trace.push_back(std::string(call) + " " + path);
+}
+
+void note(const char* call, int fd) {
+  if (!tracing) return;
+  char path[4096];
+  const ssize_t n = ::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), path, sizeof path);
+  note(call, n > 0 ? std::string(path, static_cast<size_t>(n)) : "?");
 }
 
 template <class F>
@@ -47,6 +67,7 @@ int open(const char* path, int flags, ...) {
 }
 
 ssize_t write(int fd, const void* data, size_t size) {
+  note("write", fd);
   static auto* next = real<ssize_t(int, const void*, size_t)>("write");
   if (fails("write")) {
     // A disk fills up in the middle of a write: part of it arrives, silently, when it fails only at the call after.
@@ -64,6 +85,7 @@ ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
 }
 
 int fsync(int fd) {
+  note("fsync", fd);
   if (fails("fsync")) return -1;
   static auto* next = real<int(int)>("fsync");
   return next(fd);
@@ -79,6 +101,7 @@ int close(int fd) {
 }
 
 int rename(const char* from, const char* to) noexcept {
+  if (tracing) note("rename", std::string(to));
   if (fails("rename")) return -1;
   static auto* next = real<int(const char*, const char*)>("rename");
   return next(from, to);
@@ -121,5 +144,16 @@ int IoFaults::disarm() {
   return calls;
 }
 std::string IoFaults::failed() { return failed_call; }
+
+void IoTrace::start() {
+  const std::lock_guard lock(trace_mutex);
+  trace.clear();
+  tracing = true;
+}
+std::vector<std::string> IoTrace::stop() {
+  tracing = false;
+  const std::lock_guard lock(trace_mutex);
+  return std::move(trace);
+}
 
 }  // namespace smamba::test

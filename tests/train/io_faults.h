@@ -2,6 +2,7 @@
 // that calls from our code and from the C++ library's filesystem pass through here on their way to the C library.
 #pragma once
 #include <string>
+#include <vector>
 
 namespace smamba::test {
 
@@ -13,6 +14,12 @@ struct IoFaults {
   static int disarm();
   /// Name of the first call that failed.
   static std::string failed();
+};
+
+/// What was written, synced and renamed, in order: "write PATH", "fsync PATH", "rename TARGET".
+struct IoTrace {
+  static void start();
+  static std::vector<std::string> stop();
 };
 
 }  // namespace smamba::test

@@ -8,11 +8,13 @@
 
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
+#include "smamba/core/file_lock.h"
 #include "smamba/core/log.h"
 #include "smamba/data/token_store_writer.h"
 #include "smamba/infer/load.h"
 #include "smamba/train/checkpoint.h"
 #include "smamba/train/trainer.h"
+#include "train/io_faults.h"
 
 namespace smamba::train {
 namespace {
@@ -117,6 +119,59 @@ TEST_F(Training, RunFolderHoldsWhatAPersonLooksFor) {
   const infer::LoadedModel loaded = infer::load_model(s.checkpoint);
   EXPECT_EQ(loaded.model->config().mixer.form, "controllable");
   EXPECT_EQ(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, true);
+}
+
+// A power cut after a save must not cost a line that the resumed run does not write again.
+TEST_F(Training, MetricsAreDurableBeforeTheCheckpointAppears) {
+  test::IoTrace::start();
+  train(config("sc-mamba-strict"), folder_ / "run", false);
+  int lines = 0, unsynced = 0, saves = 0;
+  for (const std::string& call : test::IoTrace::stop()) {
+    if (call.ends_with("/metrics.jsonl")) {
+      const bool synced = call.starts_with("fsync");
+      lines += !synced;
+      unsynced = synced ? 0 : unsynced + 1;
+    }
+    if (call.starts_with("rename ") && call.find("/checkpoints/step-") != std::string::npos) {
+      ++saves;
+      EXPECT_EQ(unsynced, 0) << call;
+    }
+  }
+  EXPECT_GE(saves, 2);
+  EXPECT_EQ(lines, 10) << "8 steps and 2 validations";
+}
+
+TEST_F(Training, AFolderHoldsOneTrainingProcess) {
+  const TrainConfig c = config("sc-mamba-strict");
+  fs::create_directories(folder_ / "run");
+  {
+    const FileLock other(folder_ / "run/.lock", "held by the test");
+    try {
+      train(c, folder_ / "run", false);
+      FAIL();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Exit::kRetry);
+      EXPECT_NE(std::string(e.what()).find("run/.lock: another process"), std::string::npos) << e.what();
+    }
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "run/config.toml"));
+  EXPECT_EQ(train(c, folder_ / "run", false).steps, 8);
+}
+
+TEST_F(Training, CompanionCoefficientsBeyondFloat32AreRefused) {
+  TrainConfig c = config("sc-mamba-strict");
+  c.model.mixer.realisation = "companion";
+  c.model.mixer.spectrum = "lin";
+  c.model.mixer.spectrum_min = c.model.mixer.spectrum_max = 0;
+  c.model.mixer.d_state = 32;
+  try {
+    train(c, folder_ / "run", false);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Exit::kUsage);
+    EXPECT_NE(std::string(e.what()).find("mixer.realisation"), std::string::npos) << e.what();
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
 TEST_F(Training, RefusesAFolderThatHoldsARunAndAChangedConfiguration) {

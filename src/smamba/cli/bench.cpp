@@ -2,10 +2,12 @@
 #include "smamba/cli/bench.h"
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <iostream>
 #include <memory>
 
+#include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
 #include "smamba/core/fields.h"
 #include "smamba/core/memory.h"
@@ -71,10 +73,10 @@ void add(CLI::App& parent, const std::string& what, const std::string& help, Mea
   c->add_option("-s,--size", o->size, "shape: paper, 130m, demo, tiny");
   c->add_option("--set", o->set, "override a key of the model, e.g. mixer.d_state=32 (repeatable)")
       ->type_name("KEY=VALUE");
-  c->add_option("--batch", o->batch, "sequences at once")->check(CLI::PositiveNumber);
-  if (what != "decode") c->add_option("--length", o->length, "tokens of a sequence")->check(CLI::PositiveNumber);
-  if (what == "decode") c->add_option("--tokens", o->tokens, "tokens of one measurement")->check(CLI::PositiveNumber);
-  c->add_option("--repeats", o->repeats, "measurements; their median counts")->check(CLI::PositiveNumber);
+  c->add_option("--batch", o->batch, "sequences at once")->check(whole_number(1));
+  if (what != "decode") c->add_option("--length", o->length, "tokens of a sequence")->check(whole_number(1));
+  if (what == "decode") c->add_option("--tokens", o->tokens, "tokens of one measurement")->check(whole_number(1));
+  c->add_option("--repeats", o->repeats, "measurements; their median counts")->check(whole_number(1));
   c->add_flag("--json", o->json, "print the figures as JSON");
   c->callback([o, what, measure] { run(*o, what, measure); });
 }

@@ -1,5 +1,6 @@
 // bench loader: how fast training batches come out of a token store, without a model.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <memory>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "smamba/cli/bench.h"
+#include "smamba/cli/checks.h"
 #include "smamba/data/loader.h"
 
 namespace smamba::cli {
@@ -66,8 +68,8 @@ void add_bench_loader(CLI::App& parent) {
   auto o = std::make_shared<LoaderBench>();
   CLI::App* c = parent.add_subcommand("loader", "making training batches from a token store, without a model");
   c->add_option("store", o->store, "token store")->required();
-  c->add_option("--batch", o->batch, "sequences of a batch")->check(CLI::PositiveNumber);
-  c->add_option("--length", o->length, "tokens of a sequence")->check(CLI::PositiveNumber);
+  c->add_option("--batch", o->batch, "sequences of a batch")->check(whole_number(1));
+  c->add_option("--length", o->length, "tokens of a sequence")->check(whole_number(1));
   c->add_option("--seconds", o->seconds, "of each measurement")->check(CLI::PositiveNumber);
   c->add_flag("--json", o->json, "print the figures as JSON");
   c->callback([o] { run(*o); });

@@ -1,8 +1,11 @@
 // The verbs of the program, one file each. A command registers its options and a callback; errors leave as
 // smamba::Error and are turned into one line and an exit code by main.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <string_view>
+
+namespace CLI {
+class App;
+}
 
 namespace smamba::cli {
 

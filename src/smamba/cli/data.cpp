@@ -1,5 +1,6 @@
 // smamba data: prepare, show, stats, verify.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <atomic>

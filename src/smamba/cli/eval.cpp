@@ -1,6 +1,7 @@
 // smamba eval: checkpoint and held-out text -> perplexity and bits per byte.
 #include <fmt/format.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 #include <iostream>
@@ -8,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
 #include "smamba/cli/model_options.h"
 #include "smamba/core/error.h"
@@ -84,14 +86,13 @@ std::shared_ptr<const data::TokenStore> open_data(const Options& o,
 // Scores by position, as they come in, then written in the order of the store.
 class PerToken {
  public:
-  explicit PerToken(const data::TokenStore& store)
-      : store_(store), nll_(store.token_count(), std::numeric_limits<float>::quiet_NaN()) {}
+  PerToken(const data::TokenStore& store, const fs::path& path)
+      : store_(store), file_(path), nll_(store.token_count(), std::numeric_limits<float>::quiet_NaN()) {}
   void take(std::span<const infer::TokenScore> scores) {
     for (const auto& s : scores) nll_[static_cast<size_t>(s.position)] = s.nll;
   }
-  void write(const fs::path& path) const {
-    AtomicFile file(path);
-    file.write("document\tposition\tid\tnll\n");
+  void write() {
+    file_.write("document\tposition\tid\tnll\n");
     for (uint64_t i = 0; i < store_.document_count(); ++i) {
       const data::DocumentView d = store_.document(i);
       if (std::isnan(nll_[d.begin])) continue;
@@ -100,13 +101,14 @@ class PerToken {
       std::string text;
       for (uint64_t t = 0; t < d.tokens(); ++t)
         fmt::format_to(std::back_inserter(text), "{}\t{}\t{}\t{}\n", i, t, ids[t], nll_[d.begin + t]);
-      file.write(text);
+      file_.write(text);
     }
-    file.commit();
+    file_.commit();
   }
 
  private:
   const data::TokenStore& store_;
+  AtomicFile file_;  // made before the evaluation, so that a bad path does not cost one
   std::vector<float> nll_;
 };
 
@@ -143,7 +145,7 @@ void run(const Options& o) {
   std::unique_ptr<PerToken> per_token;
   infer::ScoreSink sink;
   if (!o.per_token.empty()) {
-    per_token = std::make_unique<PerToken>(*store);
+    per_token = std::make_unique<PerToken>(*store, o.per_token);
     sink = [&](std::span<const infer::TokenScore> scores) { per_token->take(scores); };
   }
   Progress progress(loader.size(), "eval");
@@ -151,7 +153,7 @@ void run(const Options& o) {
   const infer::Perplexity result =
       infer::evaluate(*loaded.model, loader, sink, [&](int64_t done, int64_t) { progress.update(done, done * step); });
   progress.finish();
-  if (per_token) per_token->write(o.per_token);
+  if (per_token) per_token->write();
   print(result, o.json);
 }
 
@@ -167,13 +169,14 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::IsMember({"all", "train", "validation"}));
   c->add_option("--validation-fraction", o->validation_fraction,
                 "share of documents held out in training (data.validation_fraction)");
-  c->add_option("--max-documents", o->max_documents, "only the first documents; 0: all");
+  c->add_option("--max-documents", o->max_documents, "only the first documents; 0: all")->check(whole_number(0));
   c->add_option("--max-tokens", o->max_tokens,
-                "documents in a fixed random order until they hold so many tokens; 0: all");
-  c->add_option("--batch-size", o->loader.batch_size, "documents scored side by side")->check(CLI::PositiveNumber);
+                "documents in a fixed random order until they hold so many tokens; 0: all")
+      ->check(whole_number(0));
+  c->add_option("--batch-size", o->loader.batch_size, "documents scored side by side")->check(whole_number(1));
   c->add_option("--length", o->loader.length,
                 "tokens of a document at once; the state is carried, so results do not depend on it")
-      ->check(CLI::PositiveNumber);
+      ->check(whole_number(1));
   c->add_option("--per-token", o->per_token,
                 "write document, position, id and nats of every token to this file, tab-separated");
   c->add_flag("--json", o->json, "print the result as JSON");

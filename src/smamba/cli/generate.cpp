@@ -1,11 +1,13 @@
 // smamba generate: checkpoint and prompts -> text, streamed.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
 #include "smamba/cli/model_options.h"
 #include "smamba/core/error.h"
@@ -19,7 +21,7 @@ namespace {
 struct Options {
   ModelOptions model;
   std::vector<std::string> prompts, prompt_files;
-  std::string prefix_file, suffix_file;
+  std::string prefix_file, suffix_file, fim_order = "auto";
   int64_t samples = 1;
   infer::GenerateOptions generate;
   bool greedy = false, ignore_end = false, echo = false, json = false;
@@ -31,7 +33,16 @@ struct Request {
   std::string before, after;
 };
 
-std::vector<Request> requests(const Options& o, const data::Tokenizer& tokenizer) {
+// The order that the run saw more often, unless one is asked for.
+data::FimOrder fim_order(const Options& o, const infer::LoadedModel& loaded) {
+  if (loaded.fim && loaded.fim->rate == 0) warn("{}: trained without fill-in-the-middle (fim.rate = 0)", o.model.path);
+  if (o.fim_order == "auto")
+    return loaded.fim && loaded.fim->spm_rate > 0.5 ? data::FimOrder::kSpm : data::FimOrder::kPsm;
+  return o.fim_order == "spm" ? data::FimOrder::kSpm : data::FimOrder::kPsm;
+}
+
+std::vector<Request> requests(const Options& o, const infer::LoadedModel& loaded) {
+  const data::Tokenizer& tokenizer = *loaded.tokenizer;
   std::vector<Request> distinct;
   const auto add_text = [&](const std::string& text) {
     distinct.push_back({{infer::text_prompt(text, tokenizer)}, text, ""});
@@ -41,7 +52,7 @@ std::vector<Request> requests(const Options& o, const data::Tokenizer& tokenizer
   if (!o.prefix_file.empty() || !o.suffix_file.empty()) {
     const std::string prefix = o.prefix_file.empty() ? "" : read_file(o.prefix_file),
                       suffix = o.suffix_file.empty() ? "" : read_file(o.suffix_file);
-    distinct.push_back({{infer::middle_prompt(prefix, suffix, tokenizer)}, prefix, suffix});
+    distinct.push_back({{infer::middle_prompt(prefix, suffix, tokenizer, fim_order(o, loaded))}, prefix, suffix});
   }
   if (distinct.empty()) add_text("");
   std::vector<Request> all;
@@ -78,7 +89,7 @@ void run(Options o) {
   o.generate.sampling.check();
   o.generate.stop_at_end_of_text = !o.ignore_end;
   const infer::LoadedModel loaded = o.model.load();
-  const std::vector<Request> all = requests(o, *loaded.tokenizer);
+  const std::vector<Request> all = requests(o, loaded);
   const auto engine = infer::make_engine(*loaded.model);
   const bool stream = !o.json && all.size() == 1;
   infer::TextSink sink;
@@ -116,12 +127,15 @@ void add_generate_command(CLI::App& app) {
   c->add_option("--prompt-file", o->prompt_files, "file with a prompt (repeatable)")->allow_extra_args(false);
   c->add_option("--prefix-file", o->prefix_file, "text before the middle that is to be filled in");
   c->add_option("--suffix-file", o->suffix_file, "text after the middle");
-  c->add_option("-n,--max-tokens", g.max_tokens, "most tokens of one text")->check(CLI::NonNegativeNumber);
+  c->add_option("--fim-order", o->fim_order,
+                "auto: as the run was trained; psm: prefix, suffix, middle; spm: suffix, prefix, middle")
+      ->check(CLI::IsMember({"auto", "psm", "spm"}));
+  c->add_option("-n,--max-tokens", g.max_tokens, "most tokens of one text")->check(whole_number(0));
   c->add_option("--temperature", g.sampling.temperature, "divides the logits; 0: greedy");
-  c->add_option("--top-k", g.sampling.top_k, "draw from the k most probable tokens; 0: all");
+  c->add_option("--top-k", g.sampling.top_k, "draw from the k most probable tokens; 0: all")->check(whole_number(0));
   c->add_option("--top-p", g.sampling.top_p, "draw from the fewest tokens whose probabilities reach p");
-  c->add_option("--seed", g.sampling.seed, "equal seeds, equal texts");
-  c->add_option("--samples", o->samples, "texts for each prompt")->check(CLI::PositiveNumber);
+  c->add_option("--seed", g.sampling.seed, "equal seeds, equal texts")->check(whole_number(0));
+  c->add_option("--samples", o->samples, "texts for each prompt")->check(whole_number(1, 1 << 20));
   c->add_option("--stop", g.stop, "end the text before this string (repeatable)")->allow_extra_args(false);
   c->add_flag("--greedy", o->greedy, "always the most probable token");
   c->add_flag("--ignore-end-of-text", o->ignore_end, "go on after the end of a document");

@@ -1,12 +1,14 @@
 // smamba info: what a preset, a configuration or a checkpoint is: parameters, memory, operations, and each layer's
 // system.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <cmath>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
 #include "smamba/control/analysis.h"
 #include "smamba/core/error.h"
@@ -168,7 +170,7 @@ void add_info_command(CLI::App& app) {
   c->add_option("-p,--preset", o->preset, "mixer");
   c->add_option("-s,--size", o->size, "shape: paper, 130m, demo, tiny");
   c->add_option("--set", o->set, "override a key of the configuration (repeatable)")->type_name("KEY=VALUE");
-  c->add_option("--seed", o->seed, "of the initial values");
+  c->add_option("--seed", o->seed, "of the initial values")->check(whole_number(0));
   c->add_flag("--presets", o->presets, "list presets and sizes, and stop");
   c->add_flag("--json", o->json, "print JSON");
   c->callback([o] { run(*o); });

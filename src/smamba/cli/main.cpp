@@ -2,6 +2,7 @@
 // code.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,7 +1,11 @@
 #include "smamba/cli/model_options.h"
 
+#include <CLI/CLI.hpp>
+
+#include "smamba/cli/checks.h"
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
+#include "smamba/infer/device.h"
 #include "smamba/train/checkpoint.h"
 
 namespace smamba::cli {
@@ -9,20 +13,17 @@ namespace smamba::cli {
 void DeviceOptions::add(CLI::App& command) {
   command.add_option("--device", device, "cpu, cuda, cuda:1, …");
   command.add_option("--precision", precision, "fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
-  command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", threads, "CPU threads; 0: all cores")->check(whole_number(0, 1 << 16));
 }
 
 void DeviceOptions::apply() const {
   if (threads > 0) set_num_threads(static_cast<int>(threads));
-  if (device == "cpu") return;
-  require(device == "cuda" || device.starts_with("cuda:"), "--device: expected cpu, cuda or cuda:<number>, found '{}'",
-          device);
-  require(at::hasCUDA(), "--device: expected cpu, as this build or machine has no CUDA device, found '{}'", device);
+  infer::parse_device(device, "--device");
 }
 
 void DeviceOptions::place(models::LanguageModel& model) const {
   model.set_precision(models::parse_precision(precision));
-  if (device != "cpu") model.to(at::Device(device));
+  if (device != "cpu") model.to(infer::parse_device(device, "--device"));
 }
 
 void ModelOptions::add(CLI::App& command) {

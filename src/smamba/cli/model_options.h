@@ -1,10 +1,13 @@
 // Options that eval, generate and bench share: which model, where it runs, how.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 
 #include "smamba/infer/load.h"
+
+namespace CLI {
+class App;
+}
 
 namespace smamba::cli {
 

@@ -1,5 +1,6 @@
 // smamba tokenizer: train, show, encode, decode.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <atomic>
 #include <charconv>

@@ -1,5 +1,6 @@
 // smamba train: text in a token store -> a run folder with checkpoints.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <iostream>
 #include <memory>

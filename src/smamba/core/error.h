@@ -1,6 +1,6 @@
 // One exception type for everything that smamba refuses, carrying the exit code that `main` returns.
 #pragma once
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <stdexcept>
 #include <string>

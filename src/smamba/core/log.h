@@ -1,6 +1,6 @@
 // Messages to a person, on standard error. Results go to standard output; nothing else does.
 #pragma once
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 

@@ -1,5 +1,6 @@
 #include "smamba/data/block_encoder.h"
 
+#include <fmt/format.h>
 #include <simdjson.h>
 
 #include <algorithm>

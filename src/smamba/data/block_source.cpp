@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <simdjson.h>
 
 #include <algorithm>

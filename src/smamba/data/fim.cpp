@@ -85,14 +85,16 @@ bool fim_transform(std::span<const int32_t> document, const FimOptions& options,
   return true;
 }
 
-std::vector<int32_t> fim_prompt(std::string_view prefix, std::string_view suffix, const Tokenizer& tokenizer) {
+std::vector<int32_t> fim_prompt(std::string_view prefix, std::string_view suffix, const Tokenizer& tokenizer,
+                                FimOrder order) {
   const SpecialTokens& special = tokenizer.special();
   require(special.has_fim(), "fim: expected a vocabulary with fill-in-the-middle tokens, found {}", tokenizer.name());
   Ids out = {special.fim_prefix};
-  tokenizer.encode(prefix, out);
+  if (order == FimOrder::kPsm) tokenizer.encode(prefix, out);
   out.push_back(special.fim_suffix);
   tokenizer.encode(suffix, out);
   out.push_back(special.fim_middle);
+  if (order == FimOrder::kSpm) tokenizer.encode(prefix, out);
   return out;
 }
 

@@ -48,7 +48,11 @@ struct FimResult {
 bool fim_transform(std::span<const int32_t> document, const FimOptions& options, const Tokenizer& tokenizer,
                    Random& random, size_t budget, FimResult& out);
 
-/// The prompt whose continuation is the middle (PSM): <PRE> prefix <SUF> suffix <MID>. Error(kUsage) without sentinels.
-std::vector<int32_t> fim_prompt(std::string_view prefix, std::string_view suffix, const Tokenizer& tokenizer);
+enum class FimOrder { kPsm, kSpm };
+
+/// The prompt whose continuation is the middle, as fim_transform writes it: <PRE> prefix <SUF> suffix <MID> (PSM) or
+/// <PRE> <SUF> suffix <MID> prefix (SPM). Error(kUsage) without sentinels.
+std::vector<int32_t> fim_prompt(std::string_view prefix, std::string_view suffix, const Tokenizer& tokenizer,
+                                FimOrder order = FimOrder::kPsm);
 
 }  // namespace smamba::data

@@ -1,5 +1,7 @@
 #include "smamba/data/input_format.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <map>

@@ -1,5 +1,7 @@
 #include "smamba/data/prepare.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>

@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "smamba/core/error.h"
-#include "smamba/data/fim.h"
 #include "smamba/infer/text_stream.h"
 
 namespace smamba::infer {
@@ -93,13 +92,15 @@ std::vector<int32_t> text_prompt(std::string_view text, const data::Tokenizer& t
   return with_document_start(std::move(tokens), tokenizer);
 }
 
-std::vector<int32_t> middle_prompt(std::string_view prefix, std::string_view suffix, const data::Tokenizer& tokenizer) {
-  return with_document_start(data::fim_prompt(prefix, suffix, tokenizer), tokenizer);
+std::vector<int32_t> middle_prompt(std::string_view prefix, std::string_view suffix, const data::Tokenizer& tokenizer,
+                                   data::FimOrder order) {
+  return with_document_start(data::fim_prompt(prefix, suffix, tokenizer, order), tokenizer);
 }
 
 GenerateResult generate(Engine& engine, const data::Tokenizer& tokenizer, std::span<const Prompt> prompts,
                         const GenerateOptions& options, const TextSink& sink) {
   require(options.max_tokens >= 0, "--max-tokens: expected 0 or more, found {}", options.max_tokens);
+  for (const std::string& stop : options.stop) require(!stop.empty(), "--stop: expected some text, found none");
   const auto vocabulary = static_cast<size_t>(engine.vocab_size()),
              usable = static_cast<size_t>(tokenizer.vocab_size());
   GenerateResult result;

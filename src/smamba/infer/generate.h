@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "smamba/data/fim.h"
 #include "smamba/data/tokenizer.h"
 #include "smamba/infer/engine.h"
 #include "smamba/infer/sampler.h"
@@ -27,9 +28,9 @@ struct Prompt {
 
 /// <|endoftext|> (the start of a document, as in training) and the text, whose special tokens count as such.
 std::vector<int32_t> text_prompt(std::string_view text, const data::Tokenizer& tokenizer);
-/// <|endoftext|> and <PRE> prefix <SUF> suffix <MID>: what follows is the middle. Error(kUsage) for a vocabulary
-/// without sentinels.
-std::vector<int32_t> middle_prompt(std::string_view prefix, std::string_view suffix, const data::Tokenizer& tokenizer);
+/// <|endoftext|> and data::fim_prompt: what follows is the middle. Error(kUsage) for a vocabulary without sentinels.
+std::vector<int32_t> middle_prompt(std::string_view prefix, std::string_view suffix, const data::Tokenizer& tokenizer,
+                                   data::FimOrder order = data::FimOrder::kPsm);
 
 enum class Finish { kLength, kStop, kEndOfText };
 /// "length", "stop", "end_of_text".

@@ -55,6 +55,20 @@ models::ModelConfig model_config(const nlohmann::json& json, const std::string& 
   return config;
 }
 
+std::optional<FimTraining> fim_training(const nlohmann::json& json, const std::string& source) {
+  if (!json.contains("fim")) return {};
+  const nlohmann::json& fim = member(json, "fim", source);
+  const auto share = [&](const char* key) {
+    const bool number = fim.contains(key) && fim[key].is_number();
+    const double value = number ? fim[key].get<double>() : -1;
+    if (!(value >= 0 && value <= 1))
+      fail(Exit::kBadData, "{}: fim.{}: expected a number in [0, 1], found {}", source, key,
+           number ? std::to_string(value) : "none");
+    return value;
+  };
+  return FimTraining{share("rate"), share("spm_rate")};
+}
+
 }  // namespace
 
 void load_parameters(const std::filesystem::path& path, models::LanguageModel& model) {
@@ -80,6 +94,7 @@ LoadedModel load_model(const std::filesystem::path& folder) {
   if (json.is_discarded()) fail(Exit::kBadData, "{}: expected JSON, found something else", source);
   const models::ModelConfig config = model_config(json, source);
   LoadedModel loaded;
+  loaded.fim = fim_training(json, source);
   loaded.tokenizer = data::make_tokenizer(member(json, "tokenizer", source).dump(), source);
   if (loaded.tokenizer->vocab_size() > config.vocab_size)
     fail(Exit::kBadData, "{}: expected a tokenizer of at most model.vocab_size = {} tokens, found {}", source,

@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "smamba/data/tokenizer.h"
@@ -9,9 +10,15 @@
 
 namespace smamba::infer {
 
+/// How a run rearranged its samples for fill-in-the-middle (train/config.h, fim).
+struct FimTraining {
+  double rate = 0, spm_rate = 0;
+};
+
 struct LoadedModel {
   std::unique_ptr<models::LanguageModel> model;
   std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::optional<FimTraining> fim;  // absent where config.json does not say
 };
 
 /// Reads `config.json` ("model": the fields of ModelConfig, "tokenizer": a tokenizer's description) and

@@ -1,12 +1,31 @@
 #include "smamba/train/config.h"
 
+#include <cmath>
+
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
 
 namespace smamba::train {
+namespace {
+
+void require_finite(TrainConfig config) {
+  const FieldList list = fields_of(config);
+  for (const Field& field : list.fields()) {
+    if (field.type != FieldType::kFloat) continue;
+    const FieldValue value = field.get();
+    for (const FieldScalar& item : value.items)
+      require(std::isfinite(std::get<double>(item)), "{}: expected a finite number, found {}", field.key,
+              std::get<double>(item));
+  }
+}
+
+}  // namespace
 
 void TrainConfig::validate() const {
+  require_finite(*this);
   model.validate();
+  require(optimizer.beta1 < 1, "optimizer.beta1: expected a number below 1, found {}", optimizer.beta1);
+  require(optimizer.beta2 < 1, "optimizer.beta2: expected a number below 1, found {}", optimizer.beta2);
   require(!data.store.empty(),
           "data.store: expected the path of a token store, found none; `smamba data build` writes one");
   require(data.validation_fraction > 0 || !data.validation.empty() || (eval_every == 0),

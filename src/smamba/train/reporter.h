@@ -31,6 +31,8 @@ class Reporter {
   void step(const StepMetrics& m, bool log);
   void validation(int64_t step, const infer::Perplexity& p);
   void sample(int64_t step, const std::string& text);
+  /// Makes metrics.jsonl durable. Called before a checkpoint is saved: a run that resumes from it misses no line.
+  void sync() { metrics_.sync(); }
   void finish() { progress_.finish(); }
 
  private:

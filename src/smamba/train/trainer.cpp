@@ -2,13 +2,16 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
+#include "smamba/core/file_lock.h"
 #include "smamba/core/interrupt.h"
 #include "smamba/core/log.h"
 #include "smamba/data/loader.h"
+#include "smamba/infer/device.h"
 #include "smamba/infer/generate.h"
 #include "smamba/ops/device_memory.h"
 #include "smamba/train/checkpoint.h"
@@ -82,6 +85,19 @@ std::string forbidden_change(const TrainConfig& saved, const TrainConfig& now) {
   return {};
 }
 
+// The coefficients of a polynomial with many large roots outgrow float32, in which the canonical coordinates run.
+void require_coefficients_fit(const LanguageModel& model) {
+  const models::MixerConfig& mixer = model.config().mixer;
+  if (mixer.form == "diagonal" || mixer.parameterisation != "poles" || mixer.realisation != "companion") return;
+  const std::vector<double> a = model.mixer(0).dynamics().system().coefficients;
+  double largest = a.empty() ? std::numeric_limits<double>::infinity() : 0;
+  for (const double x : a) largest = std::max(largest, std::abs(x));
+  require(largest <= std::numeric_limits<float>::max(),
+          "mixer.realisation: companion with spectrum = {} and d_state = {} needs coefficients up to {:.2g}, more than "
+          "float32 holds; expected modal, parameterisation = schwarz, or fewer or slower poles",
+          mixer.spectrum, mixer.d_state, largest);
+}
+
 void warn_about_stability(const LanguageModel& model) {
   if (model.config().mixer.parameterisation != "coefficients" || model.config().mixer.form == "diagonal") return;
   int64_t unstable = 0;
@@ -134,7 +150,8 @@ class Trainer {
   TrainSummary run();
 
  private:
-  StepResult step();
+  /// Empty when a signal came between two forward passes: then nothing has changed.
+  std::optional<StepResult> step();
   infer::Perplexity validate(uint64_t max_tokens);
   void sample();
   void save(std::optional<double> validation_loss);
@@ -147,6 +164,7 @@ class Trainer {
 
   TrainConfig config_;
   fs::path folder_;
+  std::unique_ptr<FileLock> lock_;
   std::shared_ptr<const data::TokenStore> store_, validation_store_;
   std::vector<uint64_t> validation_documents_;
   std::shared_ptr<const data::Loader> loader_;
@@ -176,7 +194,13 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
       store_, data::select_documents(*store_, split.validation > 0 ? data::Part::kTrain : data::Part::kAll, split),
       loader_options(config_));
 
+  const at::Device device = infer::parse_device(config_.device, "device");
+  model_ = std::make_unique<LanguageModel>(config_.model, static_cast<uint64_t>(config_.seed));
+  require_coefficients_fit(*model_);
+  model_->set_precision(models::parse_precision(config_.precision));
+  model_->to(device);
   checkpoints_ = std::make_unique<CheckpointStore>(folder_ / "checkpoints", config_.keep);
+  lock_ = std::make_unique<FileLock>(folder_ / ".lock", "another process trains in this folder");
   const bool started = fs::exists(folder_ / "config.toml");
   require(!started || resume, "{}: expected a new run folder, found a run; --resume goes on with it", folder_.string());
   if (started) {
@@ -188,9 +212,6 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
   }
   checkpoints_->clean();
 
-  model_ = std::make_unique<LanguageModel>(config_.model, static_cast<uint64_t>(config_.seed));
-  model_->set_precision(models::parse_precision(config_.precision));
-  model_->to(at::Device(config_.device));
   optimizer_ = std::make_unique<AdamW>(
       model_->parameters(), AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps,
                                          config_.optimizer.weight_decay});
@@ -212,7 +233,11 @@ void Trainer::load_latest() {
   const Checkpoint checkpoint(checkpoints_->path(*latest));
   NamedTensors model = model_tensors(), optimizer = optimizer_->state();
   checkpoint.load(model, optimizer);
-  progress_ = Counters::from_json(checkpoint.step(), checkpoint.state());
+  try {
+    progress_ = Counters::from_json(checkpoint.step(), checkpoint.state());
+  } catch (const nlohmann::json::exception& e) {
+    fail(Exit::kBadData, "{}: {}", (checkpoints_->path(*latest) / "state.json").string(), e.what());
+  }
   saved_step_ = progress_.step;
   info("resuming at step {} of {}", progress_.step, config_.steps);
 }
@@ -222,10 +247,12 @@ std::string Trainer::checkpoint_config() const {
   j["model"] = to_json_config(config_.model);
   j["tokenizer"] = nlohmann::json::parse(store_->tokenizer()->description());
   j["preset"] = config_.preset;
+  j["fim"] = {{"rate", config_.fim.rate}, {"spm_rate", config_.fim.spm_rate}};
   return j.dump(1) + "\n";
 }
 
 void Trainer::save(std::optional<double> validation_loss) {
+  reporter_->sync();
   checkpoints_->save(progress_.step, model_tensors(), optimizer_->state(), progress_.to_json(), validation_loss,
                      checkpoint_config());
   saved_step_ = progress_.step;
@@ -238,17 +265,22 @@ double Trainer::schedule_step() const {
   return std::max(step, progress_.seconds / config_.max_seconds * static_cast<double>(config_.steps));
 }
 
-StepResult Trainer::step() {
+std::optional<StepResult> Trainer::step() {
   StepResult result;
   last_batches_.clear();
   int64_t scored = 0;
   const bool resets = config_.data.packing == "packed";
   for (int64_t m = 0; m < config_.accumulate; ++m) {
+    if (interrupt_signal() && m > 0) return {};
     last_batches_.push_back(to_device(batches_->next(), model_->device(), resets));
     scored += last_batches_.back().scored;
   }
   at::Tensor loss;
   for (const DeviceBatch& b : last_batches_) {
+    if (interrupt_signal() && loss.defined()) {
+      optimizer_->zero_grad();
+      return {};
+    }
     const at::Tensor part =
         model_->loss(b.inputs, b.targets, b.reset, static_cast<double>(std::max<int64_t>(1, scored))).loss;
     part.backward();
@@ -311,7 +343,9 @@ TrainSummary Trainer::run() {
   const double waited_before = progress_.waiting;
   while (progress_.step < config_.steps && !out_of_time() && !interrupt_signal()) {
     const auto start = Clock::now();
-    const StepResult result = step();
+    const std::optional<StepResult> done = step();
+    if (!done) break;
+    const StepResult& result = *done;
     ++progress_.step;
     progress_.seconds += seconds_since(start);
     progress_.waiting = waited_before + batches_->waiting_seconds();
