@@ -70,8 +70,8 @@ class TrainCommand : public testing::Test {
   std::vector<std::string> train(const std::string& output, bool resume) {
     std::vector<std::string> a = {"--quiet",         "train", "-d",   "store", "-p",
                                   "sc-mamba-strict", "-s",    "tiny", "-o",    output};
-    for (const char* s : {"model.d_model=16", "steps=60", "batch_size=2", "length=32", "save_every=5", "eval_every=20",
-                          "eval_tokens=64", "data.validation_fraction=0.2"}) {
+    for (const char* s : {"model.d_model=16", "steps=60", "batch_size=2", "length=32", "save_every=5", "keep=1000",
+                          "eval_every=20", "eval_tokens=64", "data.validation_fraction=0.2"}) {
       a.emplace_back("--set");
       a.emplace_back(s);
     }
@@ -122,8 +122,12 @@ TEST_F(TrainCommand, ASecondProcessInTheFolderIsRefusedAndAKilledOneStandsInNobo
     EXPECT_EQ(second.output, "smamba: run/.lock: another process trains in this folder\n");
   }
   EXPECT_EQ(end(first, SIGKILL), 128 + SIGKILL);
+  std::string last;
+  for (const auto& entry : fs::directory_iterator(folder_ / "run/checkpoints"))
+    if (const auto name = entry.path().filename().string(); name.starts_with("step-")) last = std::max(last, name);
+  const fs::path next = fmt::format("run/checkpoints/step-{:08}", std::stoi(last.substr(5)) + 5);
   endless.emplace_back("--resume");
-  EXPECT_EQ(run_until(endless, "run/checkpoints/step-00000030", SIGINT), 130);
+  EXPECT_EQ(run_until(endless, next, SIGINT), 130);
 }
 
 TEST_F(TrainCommand, InterruptsEndWithACleanCheckpointAndTheirExitCode) {

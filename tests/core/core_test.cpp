@@ -26,6 +26,10 @@ TEST(Random, PermuteIsAPermutation) {
   }
 }
 
+TEST(Random, PermuteRefusesItemsBeyond) {
+  for (uint64_t n : {0, 1, 30, 64}) EXPECT_THROW(permute(n, n, 7, 3), Error);
+}
+
 TEST(Random, PermuteDependsOnTheSeed) {
   int moved = 0;
   for (uint64_t i = 0; i < 1000; ++i) moved += permute(i, 1000, 1, 0) != permute(i, 1000, 2, 0);

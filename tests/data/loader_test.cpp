@@ -125,6 +125,19 @@ TEST_F(LoaderTest, OrdersPermuteTheDocumentsOfEveryBlock) {
   }
 }
 
+TEST_F(LoaderTest, EveryOrderOfFewDocumentsEnds) {
+  // Numbers of documents on both sides of the powers of four at which the permutation's range grows.
+  for (const int documents : {1, 2, 3, 4, 5, 16, 17, 30}) {
+    const auto store = testing::make_store(folder_ / std::to_string(documents), testing::sample_texts(documents));
+    const DocumentSequence sequence(store, select_documents(*store, Part::kAll, {}));
+    for (uint64_t order = 0; order < 300; ++order) {
+      uint64_t tokens = 0;
+      for (const auto& piece : sequence.pieces(0, sequence.tokens(), order)) tokens += piece.size;
+      ASSERT_EQ(tokens, sequence.tokens()) << documents << " documents, order " << order;
+    }
+  }
+}
+
 TEST_F(LoaderTest, EveryEpochHasEveryDocumentInAnotherOrder) {
   const auto store = testing::make_store(folder_ / "many", testing::sample_texts(600));
   const auto documents = select_documents(*store, Part::kAll, {});

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "smamba/core/error.h"
+
 namespace smamba {
 
 double Random::normal() {
@@ -12,7 +14,9 @@ double Random::normal() {
 }
 
 uint64_t permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t stream) {
-  if (n <= 1) return 0;
+  // The walk below comes back to [0, n) only from inside.
+  require(i < n, "permute: expected an item below {}, found {}", n, i);
+  if (n == 1) return 0;
   // Two halves of equal width that together cover n; walk the cycle until the value falls inside [0, n): fewer than 4
   // rounds on average.
   const int half = (std::bit_width(n - 1) + 1) / 2;

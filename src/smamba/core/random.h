@@ -51,7 +51,8 @@ class Random {
 };
 
 /// Position of item i under the pseudo-random permutation of [0, n) chosen by (seed, stream): a four-round Feistel
-/// network with cycle walking. Stateless: any element of a shuffle in O(1), nothing materialised. 0 <= i < n.
+/// network with cycle walking. Stateless: any element of a shuffle in O(1), nothing materialised.
+/// Error unless i < n.
 uint64_t permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t stream);
 
 }  // namespace smamba

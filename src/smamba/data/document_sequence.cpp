@@ -49,7 +49,7 @@ DocumentSequence::DocumentSequence(std::shared_ptr<const TokenStore> store, std:
   }
 }
 
-/// Goes over the documents of an order from the one that holds a position.
+/// Goes over the documents of an order from the one that holds a position. There is none behind the last.
 class DocumentSequence::Walk {
  public:
   Walk(const DocumentSequence& sequence, uint64_t position, Order order) : sequence_(sequence), order_(order) {
@@ -88,15 +88,16 @@ std::vector<DocumentSequence::Piece> DocumentSequence::pieces(uint64_t begin, ui
   const uint64_t end = std::min(tokens(), begin + size);
   if (begin >= end) return out;
   Walk walk(*this, begin, order);
-  for (uint64_t p = begin; p < end; walk.next()) {
+  for (uint64_t p = begin;;) {
     const DocumentView d = store_->document(walk.document());
     const uint64_t offset = p - walk.begin(), n = std::min(walk.end(), end) - p;
     const double share = static_cast<double>(n) / static_cast<double>(d.tokens());
     out.push_back(
         {p - begin, n, d.begin + offset, offset == 0, offset + n == d.tokens(), share * static_cast<double>(d.bytes)});
     p += n;
+    if (p == end) return out;
+    walk.next();
   }
-  return out;
 }
 
 int32_t DocumentSequence::token_before(const Piece& piece) const {
