@@ -1,13 +1,15 @@
-// The packed product of float32 matrices against sums in double precision.
+// The packed product against sums in double precision.
 #include "smamba/ops/cpu/gemm.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <vector>
 
 #include "smamba/core/parallel.h"
+#include "smamba/ops/cpu/convert.h"
 
 namespace smamba::ops::cpu {
 namespace {
@@ -29,12 +31,13 @@ struct Problem {
     fill(a, (c.a_transposed ? c.k : c.m) * ((c.a_transposed ? c.m : c.k) + c.gap));
     fill(b, (c.b_transposed ? c.n : c.k) * ((c.b_transposed ? c.k : c.n) + c.gap));
     fill(c_before, c.m * (c.n + c.gap));
-    args = {.m = c.m, .n = c.n, .k = c.k, .a = a.data(), .b = b.data(), .accumulate = c.accumulate};
+    args.m = c.m;
+    args.n = c.n;
+    args.k = c.k;
+    args.accumulate = c.accumulate;
     const int64_t a_line = (c.a_transposed ? c.m : c.k) + c.gap, b_line = (c.b_transposed ? c.k : c.n) + c.gap;
-    args.a_row = c.a_transposed ? 1 : a_line;
-    args.a_column = c.a_transposed ? a_line : 1;
-    args.b_row = c.b_transposed ? 1 : b_line;
-    args.b_column = c.b_transposed ? b_line : 1;
+    args.a = {a.data(), c.a_transposed ? 1 : a_line, c.a_transposed ? a_line : 1};
+    args.b = {b.data(), c.b_transposed ? 1 : b_line, c.b_transposed ? b_line : 1};
     args.c_row = c.n + c.gap;
   }
 
@@ -57,8 +60,8 @@ struct Problem {
         }
         double sum = shape.accumulate ? c_before[at] : 0, size = std::abs(sum);
         for (int64_t p = 0; p < shape.k; ++p) {
-          const double term = static_cast<double>(args.a[i * args.a_row + p * args.a_column]) *
-                              args.b[p * args.b_row + j * args.b_column];
+          const double term = static_cast<double>(a[static_cast<size_t>(i * args.a.row + p * args.a.column)]) *
+                              b[static_cast<size_t>(p * args.b.row + j * args.b.column)];
           sum += term;
           size += std::abs(term);
         }
@@ -103,6 +106,38 @@ TEST(Gemm, EqualsDoubleBeyondABlock) {
 
 TEST(Gemm, IntegersAreExact) { Problem({61, 77, 600, true, true, true, 1}, true).expect_right(0); }
 
+TEST(Gemm, RoundsAndReadsBFloat16WhilePacking) {
+  // Rounding while packing, reading bfloat16, and float32 numbers that were rounded before: the same bits.
+  for (const bool transposed : {false, true}) {
+    Problem rounding({83, 47, 130, transposed, transposed, true, 1});
+    rounding.a[5] = 1.00390625F;  // halfway between two bfloat16 numbers: to the even one below
+    rounding.b[7] = 1.01171875F;  // halfway: to the even one above
+    rounding.b[9] = 3.4e38F;      // rounds to infinity
+    Problem rounded = rounding, narrow = rounding;
+    std::vector<uint16_t> bits[2];
+    for (const int side : {0, 1}) {
+      std::vector<float>& x = side == 0 ? rounded.a : rounded.b;
+      bits[side].resize(x.size());
+      float32_to_bfloat16(x.data(), bits[side].data(), static_cast<int64_t>(x.size()));
+      round_to_bfloat16(x.data(), x.data(), static_cast<int64_t>(x.size()));
+    }
+    using Values = GemmMatrix::Values;
+    rounding.args.a = {rounding.a.data(), rounding.args.a.row, rounding.args.a.column, Values::kFloat32Rounded};
+    rounding.args.b = {rounding.b.data(), rounding.args.b.row, rounding.args.b.column, Values::kFloat32Rounded};
+    rounded.args.a.data = rounded.a.data();
+    rounded.args.b.data = rounded.b.data();
+    narrow.args.a = {bits[0].data(), narrow.args.a.row, narrow.args.a.column, Values::kBFloat16};
+    narrow.args.b = {bits[1].data(), narrow.args.b.row, narrow.args.b.column, Values::kBFloat16};
+    const std::vector<float> expected = rounded.run();
+    EXPECT_NE(expected, rounding.c_before);
+    const auto equal = [&](const std::vector<float>& found) {
+      return std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)) == 0;
+    };
+    EXPECT_TRUE(equal(rounding.run())) << "transposed " << transposed;
+    EXPECT_TRUE(equal(narrow.run())) << "transposed " << transposed;
+  }
+}
+
 TEST(Gemm, NothingToSum) {
   Problem({4, 5, 0}).expect_right(0);
   Problem({4, 5, 0, false, false, true}).expect_right(0);
@@ -122,8 +157,8 @@ TEST(Gemm, BitsDependOnNeitherThreadsNorTheOtherRowsAndColumns) {
   set_num_threads(before);
   Problem part({301, 600, 700});
   constexpr int64_t kRow = 11, kColumn = 29, kRows = 100, kColumns = 45;
-  part.args.a += kRow * part.args.a_row;
-  part.args.b += kColumn;
+  part.args.a.data = part.a.data() + kRow * part.args.a.row;
+  part.args.b.data = part.b.data() + kColumn;
   part.args.m = kRows;
   part.args.n = kColumns;
   const std::vector<float> out = part.run();

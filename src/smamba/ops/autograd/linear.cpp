@@ -7,20 +7,19 @@ namespace smamba::ops {
 
 namespace {
 /// `right`: the weight as an operand.
-at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& right, const OptionalTensor& bias) {
+at::Tensor linear_forward(const at::Tensor& x, const Operand& right, const OptionalTensor& bias) {
   const auto type = x.scalar_type();
-  const at::Tensor left = operand(x, type);
-  const OptionalTensor offset = bias ? OptionalTensor(bias->to(left.scalar_type())) : std::nullopt;
-  return product_nt(left, right, offset).to(type);
+  const OptionalTensor offset = bias ? OptionalTensor(bias->to(product_type(type, x.device()))) : std::nullopt;
+  return product(Form::kNT, operand(x, type), right, offset).to(type);
 }
 
 class Linear : public torch::autograd::Function<Linear> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const OptionalTensor& bias) {
-    const at::Tensor right = operand(weight, x.scalar_type());
+    const Operand right = operand(weight, x.scalar_type());
     // On a GPU the rounded weight is kept for the backward pass: a pass over memory costs more than the memory.
-    ctx->save_for_backward({x, weight, x.is_cuda() ? right : at::Tensor()});
+    ctx->save_for_backward({x, weight, x.is_cuda() ? right.values : at::Tensor()});
     ctx->saved_data["x"] = needs_gradient(x);
     ctx->saved_data["weight"] = needs_gradient(weight);
     ctx->saved_data["bias"] = needs_gradient(bias);
@@ -34,16 +33,17 @@ class Linear : public torch::autograd::Function<Linear> {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1];
     const auto type = x.scalar_type();
-    const at::Tensor d_y = operand(outputs[0], type);
+    const Operand d_y = operand(outputs[0], type);
     at::Tensor d_x, d_weight, d_bias;
     if (ctx->saved_data["x"].toBool()) {
-      d_x = product_nn(d_y, saved[2].defined() ? saved[2] : operand(weight, type)).to(type);
+      d_x = product(Form::kNN, d_y, saved[2].defined() ? Operand{saved[2]} : operand(weight, type)).to(type);
     }
     if (ctx->saved_data["weight"].toBool()) {
-      d_weight = product_tn(d_y, operand(x, type)).to(weight.scalar_type());
+      d_weight = product(Form::kTN, d_y, operand(x, type)).to(weight.scalar_type());
     }
     if (ctx->saved_data["bias"].toBool()) {
-      d_bias = at::sum(d_y, {0}, false, static_cast<at::ScalarType>(ctx->saved_data["bias_type"].toInt()));
+      d_bias =
+          at::sum(outputs[0].to(type), {0}, false, static_cast<at::ScalarType>(ctx->saved_data["bias_type"].toInt()));
     }
     return {d_x, d_weight, d_bias};
   }

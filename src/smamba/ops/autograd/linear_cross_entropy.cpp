@@ -1,7 +1,5 @@
 // Rows go in chunks: logits of a chunk, their loss, and at once their gradient, which is multiplied back while it is in
 // the cache. What is kept for the backward pass is the finished gradient of hidden and weight; it only scales them.
-#include <atomic>
-
 #include "smamba/ops/autograd/glue.h"
 #include "smamba/ops/autograd/matmul.h"
 #include "smamba/ops/check.h"
@@ -10,15 +8,10 @@
 namespace smamba::ops {
 
 namespace {
-std::atomic<int64_t>& chunk_bytes() {
-  static std::atomic<int64_t> value{int64_t{128} << 20};
-  return value;
-}
-
-/// Chunks of equal size whose float32 logits take at most logits_chunk_bytes() on a CPU and 1 GB on a GPU: large ones,
-/// since every chunk reads the weight twice, and its gradient is read and written. A multiple of 64.
+/// Chunks of equal size whose logits take at most 128 MiB on a CPU and 1 GB on a GPU, or 64 rows: large ones, since
+/// every chunk reads the weight twice, and its gradient is read and written. A multiple of 64.
 int64_t rows_of_chunk(int64_t rows, int64_t vocabulary, const at::Tensor& logits_like) {
-  const int64_t bytes = logits_like.is_cuda() ? int64_t{1} << 30 : logits_chunk_bytes();
+  const int64_t bytes = logits_like.is_cuda() ? int64_t{1} << 30 : int64_t{128} << 20;
   const int64_t limit = std::max<int64_t>(64, bytes / (logits_like.element_size() * vocabulary) / 64 * 64);
   const int64_t chunks = std::max<int64_t>(1, (rows + limit - 1) / limit);
   return ((rows + chunks - 1) / chunks + 63) / 64 * 64;
@@ -39,7 +32,7 @@ Result chunked(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
   const auto floats_of = hidden.options().dtype(at::kFloat);
   const at::Tensor like = at::empty({0}, narrow ? hidden.options() : floats_of);
   const int64_t step = std::min(std::max<int64_t>(1, rows), rows_of_chunk(rows, vocabulary, like));
-  const at::Tensor right = operand(weight, type);  // (V, M)
+  const Operand right = operand(weight, type);  // (V, M)
   const at::Tensor buffer = at::empty({step, vocabulary}, like.options());
   Result result{at::empty({rows}, floats_of), {}, {}};
   if (gradients) {
@@ -48,8 +41,8 @@ Result chunked(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
   }
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t count = std::min(step, rows - begin);
-    const at::Tensor left = operand(hidden.narrow(0, begin, count), type);  // (count, M)
-    at::Tensor logits = product_nt_into(buffer.narrow(0, 0, count), left, right);
+    const Operand left = operand(hidden.narrow(0, begin, count), type);  // (count, M)
+    const at::Tensor logits = product_into(buffer.narrow(0, 0, count), Form::kNT, left, right);
     CrossEntropyArgs args{count,
                           vocabulary,
                           narrow ? nullptr : logits.data_ptr<float>(),
@@ -60,9 +53,9 @@ Result chunked(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
     if (narrow) args.bfloat16_logits = logits.data_ptr();
     device_kernels(hidden.device()).cross_entropy(args);
     if (!gradients) continue;
-    const at::Tensor d_logits = operand(logits, left.scalar_type());
-    product_nn_into(result.d_hidden.narrow(0, begin, count), d_logits, right);
-    add_product_tn(result.d_weight, d_logits, left, begin > 0);
+    const Operand d_logits = operand(logits, type);
+    product_into(result.d_hidden.narrow(0, begin, count), Form::kNN, d_logits, right);
+    product_into(result.d_weight, Form::kTN, d_logits, left, begin > 0);
   }
   return result;
 }
@@ -96,9 +89,6 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
   }
 };
 }  // namespace
-
-int64_t logits_chunk_bytes() { return chunk_bytes().load(std::memory_order_relaxed); }
-void set_logits_chunk_bytes(int64_t bytes) { chunk_bytes().store(bytes, std::memory_order_relaxed); }
 
 std::pair<at::Tensor, at::Tensor> linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                                                        const at::Tensor& targets, double denominator) {

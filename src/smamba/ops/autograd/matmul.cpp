@@ -46,29 +46,41 @@ at::Tensor rounded_to_bfloat16(const at::Tensor& x) {
   return out;
 }
 
-/// Whether `library` computes the product of (rows, inner) and (inner, columns). Below about 4 million multiplications
-/// setting up a convolution or packing costs more than it saves.
-bool through(MatmulLibrary library, const at::Tensor& x, int64_t rows, int64_t inner, int64_t columns) {
-  return x.is_cpu() && x.scalar_type() == at::kFloat && rows >= 16 && rows * inner * columns >= (int64_t{1} << 22) &&
-         matmul_library() == library;
-}
-bool through_onednn(const at::Tensor& x, int64_t rows, int64_t inner, int64_t columns) {
-  return through(MatmulLibrary::kOneDnn, x, rows, inner, columns);
-}
-bool packed(const at::Tensor& left, const at::Tensor& right) {
-  return through(MatmulLibrary::kPacked, left, left.size(0), left.size(1), right.size(1));
+/// The values in the dtype in which they are multiplied, for libraries that do not round.
+at::Tensor ready(const Operand& x) {
+  if (x.round) return rounded_to_bfloat16(x.values);
+  return x.values.to(product_type(x.values.scalar_type(), x.values.device()));
 }
 
-/// out = or += left (m, k) · right (k, n), of any strides; `out` float32 with adjacent columns.
-void packed_product(const at::Tensor& out, const at::Tensor& left, const at::Tensor& right, bool accumulate) {
-  cpu::gemm({left.size(0), right.size(1), left.size(1), left.data_ptr<float>(), left.stride(0), left.stride(1),
-             right.data_ptr<float>(), right.stride(0), right.stride(1), out.data_ptr<float>(), out.stride(0),
-             accumulate});
+/// Sides of a product (m, k) · (k, n).
+struct Sides {
+  Operand left, right;
+  Sides(Form form, const Operand& l, const Operand& r)
+      : left{form == Form::kTN ? l.values.t() : l.values, l.round},
+        right{form == Form::kNT ? r.values.t() : r.values, r.round} {}
+  int64_t m() const { return left.values.size(0); }
+  int64_t k() const { return left.values.size(1); }
+  int64_t n() const { return right.values.size(1); }
+
+  /// Below about 4 million multiplications setting up a convolution or packing costs more than it saves.
+  MatmulLibrary library() const {
+    const at::Tensor& x = left.values;
+    const bool floats = x.is_cpu() && product_type(x.scalar_type(), x.device()) == at::kFloat;
+    return floats && m() >= 16 && m() * k() * n() >= (int64_t{1} << 22) ? matmul_library() : MatmulLibrary::kBlas;
+  }
+};
+
+cpu::GemmMatrix gemm_matrix(const Operand& x) {
+  using Values = cpu::GemmMatrix::Values;
+  const auto values = x.round                                   ? Values::kFloat32Rounded
+                      : x.values.scalar_type() == at::kBFloat16 ? Values::kBFloat16
+                                                                : Values::kFloat32;
+  return {x.values.const_data_ptr(), x.values.stride(0), x.values.stride(1), values};
 }
-at::Tensor packed_product(const at::Tensor& left, const at::Tensor& right) {
-  const at::Tensor out = at::empty({left.size(0), right.size(1)}, left.options());
-  packed_product(out, left, right, false);
-  return out;
+/// out (float32) = or += left · right.
+void packed_product(const at::Tensor& out, const Sides& x, bool accumulate) {
+  cpu::gemm({x.m(), x.n(), x.k(), gemm_matrix(x.left), gemm_matrix(x.right), out.data_ptr<float>(), out.stride(0),
+             accumulate});
 }
 
 // Rows (R, C) as the channels-last image (1, C, 1, R), and back: the same memory.
@@ -88,6 +100,24 @@ at::Tensor convolution_gradient(const at::Tensor& d_out, const at::Tensor& input
                                /*dilation=*/{1, 1}, /*transposed=*/false, /*output_padding=*/{0, 0}, /*groups=*/1,
                                std::array<bool, 3>{which == 0, which == 1, false});
   return which == 0 ? std::get<0>(gradients) : std::get<1>(gradients);
+}
+
+at::Tensor onednn_product(Form form, const at::Tensor& left, const at::Tensor& right,
+                          const std::optional<at::Tensor>& bias) {
+  // Where one of the convolution's tensors is only asked for its shape, its values stay unset.
+  switch (form) {
+    case Form::kNT:
+      return rows_of(at::convolution(image(left), filter(right), bias, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1));
+    case Form::kNN: {
+      const at::Tensor input = at::empty({left.size(0), right.size(1)}, left.options());
+      const at::Tensor out = rows_of(convolution_gradient(image(left), image(input), filter(right), 0));
+      return bias ? out + *bias : out;
+    }
+    default: {
+      const at::Tensor weight = at::empty({left.size(1), right.size(1)}, left.options());
+      return convolution_gradient(image(left), image(right), filter(weight), 1).reshape(weight.sizes());
+    }
+  }
 }
 }  // namespace
 
@@ -125,87 +155,57 @@ at::Tensor RoundedWeights::find(const at::Tensor& weight) {
   return found == innermost->operands_.end() ? at::Tensor() : found->second;
 }
 
-at::Tensor operand(const at::Tensor& x, at::ScalarType type) {
-  if (type == at::kBFloat16 && x.is_cuda()) {
-    if (const at::Tensor rounded = RoundedWeights::find(x); rounded.defined()) return rounded;
+Operand operand(const at::Tensor& x, at::ScalarType type) {
+  if (type != at::kBFloat16) return {x.to(type)};
+  if (x.is_cuda()) {
+    const at::Tensor rounded = RoundedWeights::find(x);
+    return {rounded.defined() ? rounded : x.to(type)};
   }
-  const auto computed = product_type(type, x.device());
-  if (x.scalar_type() == at::kFloat && computed != type) return rounded_to_bfloat16(x);
-  return x.to(type).to(computed);
+  if (product_type(type, x.device()) == type || x.scalar_type() != at::kFloat) return {x.to(type)};
+  // The packed product rounds for nothing; for the others once is better than at every use.
+  return matmul_library() == MatmulLibrary::kPacked ? Operand{x, true} : Operand{rounded_to_bfloat16(x)};
 }
 
 MatmulLibrary matmul_library() { return current_library().load(std::memory_order_relaxed); }
 void set_matmul_library(MatmulLibrary library) { current_library().store(library, std::memory_order_relaxed); }
 
-at::Tensor product_nt(const at::Tensor& left, const at::Tensor& right, const std::optional<at::Tensor>& bias) {
-  if (through_onednn(left, left.size(0), left.size(1), right.size(0))) {
-    return rows_of(at::convolution(image(left), filter(right), bias, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1));
+at::Tensor product(Form form, const Operand& left, const Operand& right, const std::optional<at::Tensor>& bias) {
+  const Sides sides(form, left, right);
+  switch (sides.library()) {
+    case MatmulLibrary::kOneDnn:
+      return onednn_product(form, ready(left), ready(right), bias);
+    case MatmulLibrary::kPacked: {
+      const auto floats = left.values.options().dtype(at::kFloat);
+      const at::Tensor out =
+          bias ? bias->expand({sides.m(), sides.n()}).contiguous() : at::empty({sides.m(), sides.n()}, floats);
+      packed_product(out, sides, bias.has_value());
+      return out;
+    }
+    default:
+      break;
   }
-  if (packed(left, right.t())) {
-    if (!bias) return packed_product(left, right.t());
-    const at::Tensor out = bias->expand({left.size(0), right.size(0)}).contiguous();
-    packed_product(out, left, right.t(), true);
+  const at::Tensor a = ready(sides.left), b = ready(sides.right);
+  if (form == Form::kTN && a.scalar_type() == at::kBFloat16)
+    return a.is_cuda() ? at::mm(a, b, at::kFloat) : at::mm(a, b).to(at::kFloat);
+  return bias ? at::addmm(*bias, a, b) : at::mm(a, b);
+}
+
+at::Tensor product_into(const at::Tensor& out, Form form, const Operand& left, const Operand& right, bool accumulate) {
+  const Sides sides(form, left, right);
+  const MatmulLibrary library = sides.library();
+  at::Tensor result = out;
+  if (library == MatmulLibrary::kPacked && out.scalar_type() == at::kFloat) {
+    packed_product(out, sides, accumulate);
     return out;
   }
-  return bias ? at::addmm(*bias, left, right.t()) : at::mm(left, right.t());
-}
-
-at::Tensor product_nn(const at::Tensor& left, const at::Tensor& right) {
-  if (through_onednn(left, left.size(0), left.size(1), right.size(1))) {
-    const at::Tensor shape = at::empty({left.size(0), right.size(1)}, left.options());  // only its shape is used
-    return rows_of(convolution_gradient(image(left), image(shape), filter(right), 0));
+  if (library == MatmulLibrary::kBlas) {
+    const at::Tensor a = ready(sides.left), b = ready(sides.right);
+    if (a.scalar_type() == out.scalar_type()) return accumulate ? result.addmm_(a, b) : at::mm_out(result, a, b);
+    if (a.is_cuda() && out.scalar_type() == at::kFloat)
+      return accumulate ? at::addmm_out(result, out, a, b, at::kFloat) : at::mm_out(result, a, b, at::kFloat);
   }
-  if (packed(left, right)) return packed_product(left, right);
-  return at::mm(left, right);
-}
-
-at::Tensor product_tn(const at::Tensor& left, const at::Tensor& right) {
-  const int64_t out = left.size(1), in = right.size(1);
-  if (through_onednn(left, left.size(0), out, in)) {
-    const at::Tensor shape = at::empty({out, in}, left.options());  // only its shape is used
-    return convolution_gradient(image(left), image(right), filter(shape), 1).reshape({out, in});
-  }
-  if (packed(left.t(), right)) return packed_product(left.t(), right);
-  if (left.scalar_type() != at::kBFloat16) return at::mm(left.t(), right);
-  return left.is_cuda() ? at::mm(left.t(), right, at::kFloat) : at::mm(left.t(), right).to(at::kFloat);
-}
-
-at::Tensor product_nt_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right) {
-  if (through_onednn(left, left.size(0), left.size(1), right.size(0))) return out.copy_(product_nt(left, right));
-  if (out.scalar_type() == at::kFloat && packed(left, right.t())) {
-    packed_product(out, left, right.t(), false);
-    return out;
-  }
-  if (left.scalar_type() == out.scalar_type()) return at::mm_out(out, left, right.t());
-  return left.is_cuda() ? at::mm_out(out, left, right.t(), at::kFloat) : out.copy_(at::mm(left, right.t()));
-}
-
-void product_nn_into(at::Tensor out, const at::Tensor& left, const at::Tensor& right) {
-  if (left.is_cuda() && left.scalar_type() == out.scalar_type()) {
-    at::mm_out(out, left, right);
-  } else if (out.scalar_type() == at::kFloat && packed(left, right)) {
-    packed_product(out, left, right, false);
-  } else {
-    out.copy_(product_nn(left, right));
-  }
-}
-
-void add_product_tn(at::Tensor& sum, const at::Tensor& left, const at::Tensor& right, bool accumulate) {
-  if (sum.scalar_type() == at::kFloat && packed(left.t(), right))
-    return packed_product(sum, left.t(), right, accumulate);
-  const bool inside =
-      left.scalar_type() == at::kFloat && !through_onednn(left, left.size(0), left.size(1), right.size(1));
-  if (left.is_cuda() && left.scalar_type() == at::kBFloat16) {
-    accumulate ? at::addmm_out(sum, sum, left.t(), right, at::kFloat) : at::mm_out(sum, left.t(), right, at::kFloat);
-  } else if (inside && accumulate) {
-    sum.addmm_(left.t(), right);
-  } else if (inside) {
-    at::mm_out(sum, left.t(), right);
-  } else if (accumulate) {
-    sum.add_(product_tn(left, right));
-  } else {
-    sum.copy_(product_tn(left, right));
-  }
+  const at::Tensor whole = product(form, left, right);
+  return accumulate ? result.add_(whole) : result.copy_(whole);
 }
 
 }  // namespace smamba::ops

@@ -62,7 +62,9 @@ struct Layer {
     return conv1d_forward(half(s[kXz], 0), s[kConvWeight], or_absent(s[kConvBias]), true, {},
                           or_absent(s[kLayerReset]));
   }
-  at::Tensor delta() const { return sequences(product_nt(s[kProjected].narrow(1, 0, rank()), s[kDtProjOperand])); }
+  at::Tensor delta() const {
+    return sequences(product(Form::kNT, {s[kProjected].narrow(1, 0, rank())}, {s[kDtProjOperand]}));
+  }
   /// The scan's own slots; u, delta and projections are there.
   Slots scan_slots() const {
     return {
@@ -95,11 +97,11 @@ class SelectiveLayer : public torch::autograd::Function<SelectiveLayer> {
             or_undefined(reset)};
     s.resize(kLayerSlots);
     const Layer layer{s, in.selects_b, in.selects_c};
-    s[kXProjOperand] = operand(x_proj, layer.type());
-    s[kDtProjOperand] = operand(dt_proj, layer.type());
+    s[kXProjOperand] = operand(x_proj, layer.type()).values;
+    s[kDtProjOperand] = operand(dt_proj, layer.type()).values;
     s[kLayerU] = layer.convolution();
     check_linear(s[kLayerU], x_proj, {});
-    s[kProjected] = product_nt(layer.rows(s[kLayerU]), s[kXProjOperand]);
+    s[kProjected] = product(Form::kNT, {layer.rows(s[kLayerU])}, {s[kXProjOperand]});
     s[kLayerDelta] = layer.delta();
     Slots scan = layer.scan_slots();
     check_scan({scan[kU], scan[kDelta], A, scan[kB], scan[kC], gain, skip, delta_bias, scan[kZ], {}, reset}, options);
@@ -128,8 +130,8 @@ class SelectiveLayer : public torch::autograd::Function<SelectiveLayer> {
     const at::Tensor d_projected = at::empty(s[kProjected].sizes(), s[kProjected].options());
     const at::Tensor d_u = scan_backward(layer, kept_options(ctx), rows_contiguous(outputs[0]), d, d_projected);
 
-    d[kXProj] = product_tn(d_projected, layer.rows(s[kLayerU]));
-    const at::Tensor d_u_more = layer.sequences(product_nn(d_projected, s[kXProjOperand]));
+    d[kXProj] = product(Form::kTN, {d_projected}, {layer.rows(s[kLayerU])});
+    const at::Tensor d_u_more = layer.sequences(product(Form::kNN, {d_projected}, {s[kXProjOperand]}));
     convolution_backward(layer, d_u, d_u_more, d);
     d.resize(kLayerReset + 3);  // nothing for reset, flags and options
     return d;
@@ -162,8 +164,8 @@ class SelectiveLayer : public torch::autograd::Function<SelectiveLayer> {
     if (layer.selects_c && d[kC0].defined()) d[kC0] = at::sum(wanted[kC], at::IntArrayRef{0, 1}, false, at::kFloat);
 
     const at::Tensor d_delta = layer.rows(wanted[kDelta]);
-    d[kDtProj] = product_tn(d_delta, s[kProjected].narrow(1, 0, layer.rank()));
-    product_nn_into(d_projected.narrow(1, 0, layer.rank()), d_delta, s[kDtProjOperand]);
+    d[kDtProj] = product(Form::kTN, {d_delta}, {s[kProjected].narrow(1, 0, layer.rank())});
+    product_into(d_projected.narrow(1, 0, layer.rank()), Form::kNN, {d_delta}, {s[kDtProjOperand]});
     return wanted[kU];
   }
 

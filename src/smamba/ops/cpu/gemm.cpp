@@ -1,7 +1,8 @@
 #include "smamba/ops/cpu/gemm.h"
 
 #include <algorithm>
-#include <array>
+#include <bit>
+#include <type_traits>
 #include <utility>
 
 #include "smamba/core/parallel.h"
@@ -21,9 +22,9 @@ namespace HWY_NAMESPACE {
 // A tile of C that stays in registers: kTileRows rows of two vectors. With 16 registers 12 sums, two vectors of B and
 // one of A fit; with 32, 28 sums.
 #if HWY_TARGET <= HWY_AVX3
-constexpr int kTileRows = 14;
+constexpr int64_t kTileRows = 14;
 #else
-constexpr int kTileRows = 6;
+constexpr int64_t kTileRows = 6;
 #endif
 
 // Rows and columns that are packed at once: 4 MB each at kGemmDepth; and those of one task, whose part of A stays in
@@ -31,42 +32,71 @@ constexpr int kTileRows = 6;
 constexpr int64_t kBlockRows = 2016, kBlockColumns = 2048, kTaskRows = 84, kTaskColumns = 256;
 static_assert(kTaskRows % kTileRows == 0 && kBlockRows % kTaskRows == 0 && kBlockColumns % kTaskColumns == 0);
 
-constexpr int64_t kGroup = 8;  // panels that are packed together
+constexpr int64_t kTileColumns = 2 * hn::MaxLanes(F32());
+constexpr int64_t kGroup = 8;     // panels that are packed together
+constexpr int64_t kStretch = 64;  // steps whose part of a panel stays in the first-level cache while it is filled
 
-// Lengths of a tile's sides; constants where the width of a vector is one.
-struct TileRows {
-  HWY_INLINE int64_t operator()() const { return kTileRows; }
-};
-struct TileColumns {
-  HWY_INLINE int64_t operator()() const { return 2 * static_cast<int64_t>(Lanes()); }
-};
-HWY_INLINE int64_t TilesOf(int64_t count, int64_t tile) { return (count + tile - 1) / tile; }
+using Values = GemmMatrix::Values;
+template <Values values>
+using Stored = std::conditional_t<values == Values::kBFloat16, uint16_t, float>;
 
-// Panels of `Width::value` neighbours of x side by side: out[p * width + i] = x[i * line + p * step] for a panel, zeros
-// where i >= lines; panel after panel, `depth` long.
-template <class Width>
-void pack_panels(const float* x, int64_t line, int64_t step, int64_t lines, int64_t depth, Width width, float* out) {
-  constexpr int64_t kStretch = 64;  // steps whose part of a panel stays in the first-level cache while it is filled
+template <Values values>
+HWY_INLINE float value(Stored<values> x) {
+  if constexpr (values == Values::kBFloat16) {
+    return std::bit_cast<float>(static_cast<uint32_t>(x) << 16);
+  } else if constexpr (values == Values::kFloat32Rounded) {
+    const auto bits = std::bit_cast<uint32_t>(x);
+    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+    return x == x ? std::bit_cast<float>(rounded) : x;
+  } else {
+    return x;
+  }
+}
+
+// Panels of `width` neighbours of x side by side: out[p * width + i] = x[i * line + p * step] for a panel, zeros where
+// i >= lines; panel after panel, `depth` long.
+template <Values values, int64_t width>
+void pack_panels(const Stored<values>* x, int64_t line, int64_t step, int64_t lines, int64_t depth, float* out) {
   for (int64_t first = 0; first < depth; first += kStretch) {
     const int64_t last = std::min(depth, first + kStretch);
-    for (int64_t i = 0; i < lines; i += width()) {
-      const int64_t count = std::min<int64_t>(width(), lines - i);
+    for (int64_t i = 0; i < lines; i += width) {
+      const int64_t count = std::min(width, lines - i);
       float* panel = out + i * depth;
-      if (line == 1 && count == width()) {
+      if (line == 1 && count == width) {
         for (int64_t p = first; p < last; ++p) {
-          const float* from = x + i + p * step;
-          float* to = panel + p * width();
-          for (int64_t j = 0; j < width(); ++j) to[j] = from[j];
+          const Stored<values>* from = x + i + p * step;
+          float* to = panel + p * width;
+          for (int64_t j = 0; j < width; ++j) to[j] = value<values>(from[j]);
         }
         continue;
       }
-      for (int64_t j = 0; j < width(); ++j) {
-        const float* from = x + (i + j) * line;
-        for (int64_t p = first; p < last; ++p) panel[p * width() + j] = j < count ? from[p * step] : 0;
+      for (int64_t j = 0; j < width; ++j) {
+        const Stored<values>* from = x + (i + j) * line;
+        for (int64_t p = first; p < last; ++p) panel[p * width + j] = j < count ? value<values>(from[p * step]) : 0;
       }
     }
   }
 }
+
+// `lines` neighbours (rows of A, columns of B) from `line` on, steps [first, first + depth) of k.
+template <int64_t width>
+void pack(const GemmMatrix& x, int64_t line_stride, int64_t step, int64_t line, int64_t first, int64_t lines,
+          int64_t depth, float* out) {
+  const auto from = [&]<Values values>() {
+    const auto* start = static_cast<const Stored<values>*>(x.data) + line * line_stride + first * step;
+    pack_panels<values, width>(start, line_stride, step, lines, depth, out);
+  };
+  switch (x.values) {
+    case Values::kFloat32:
+      return from.template operator()<Values::kFloat32>();
+    case Values::kFloat32Rounded:
+      return from.template operator()<Values::kFloat32Rounded>();
+    case Values::kBFloat16:
+      return from.template operator()<Values::kBFloat16>();
+  }
+}
+
+HWY_INLINE int64_t TilesOf(int64_t count, int64_t tile) { return (count + tile - 1) / tile; }
 
 template <size_t... R>
 HWY_INLINE void tile_rows(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t depth, float* c,
@@ -97,7 +127,7 @@ HWY_INLINE void tile_rows(const float* HWY_RESTRICT a, const float* HWY_RESTRICT
       ...);
 }
 
-// c (kTileRows, TileColumns()) = or += a b.
+// c (kTileRows, kTileColumns) = or += a b.
 HWY_NOINLINE void tile(const float* a, const float* b, int64_t depth, float* c, int64_t c_row, bool add) {
   tile_rows(a, b, depth, c, c_row, add, std::make_index_sequence<kTileRows>());
 }
@@ -105,13 +135,12 @@ HWY_NOINLINE void tile(const float* a, const float* b, int64_t depth, float* c, 
 // The same at an edge, where only (rows, columns) of the tile exist.
 void edge_tile(const float* a, const float* b, int64_t depth, float* c, int64_t c_row, bool add, int64_t rows,
                int64_t columns) {
-  HWY_ALIGN float whole[kTileRows * 2 * hn::MaxLanes(F32())];
-  const int64_t width = TileColumns()();
-  tile(a, b, depth, whole, width, false);
+  HWY_ALIGN float whole[kTileRows * kTileColumns];
+  tile(a, b, depth, whole, kTileColumns, false);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < columns; ++j) {
       float& out = c[i * c_row + j];
-      out = add ? out + whole[i * width + j] : whole[i * width + j];
+      out = add ? out + whole[i * kTileColumns + j] : whole[i * kTileColumns + j];
     }
   }
 }
@@ -119,11 +148,10 @@ void edge_tile(const float* a, const float* b, int64_t depth, float* c, int64_t 
 // C (m, n) = or += the product of packed panels of A and B.
 void multiply_panels(const float* a, const float* b, int64_t m, int64_t n, int64_t depth, float* c, int64_t c_row,
                      bool add) {
-  const int64_t width = TileColumns()();
-  for (int64_t j = 0; j < n; j += width) {
+  for (int64_t j = 0; j < n; j += kTileColumns) {
     for (int64_t i = 0; i < m; i += kTileRows) {
-      const int64_t rows = std::min<int64_t>(kTileRows, m - i), columns = std::min(width, n - j);
-      if (rows == kTileRows && columns == width) {
+      const int64_t rows = std::min(kTileRows, m - i), columns = std::min(kTileColumns, n - j);
+      if (rows == kTileRows && columns == kTileColumns) {
         tile(a + i * depth, b + j * depth, depth, c + i * c_row + j, c_row, add);
       } else {
         edge_tile(a + i * depth, b + j * depth, depth, c + i * c_row + j, c_row, add, rows, columns);
@@ -134,19 +162,17 @@ void multiply_panels(const float* a, const float* b, int64_t m, int64_t n, int64
 
 // Rows [row, row + m) and columns [column, column + n) of C, at most a block.
 void multiply_block(const GemmArgs& g, int64_t row, int64_t m, int64_t column, int64_t n, float* a, float* b) {
-  const int64_t width = TileColumns()(), panels_a = TilesOf(m, kTileRows), panels_b = TilesOf(n, width);
+  const int64_t panels_a = TilesOf(m, kTileRows), panels_b = TilesOf(n, kTileColumns);
   for (int64_t p = 0; p < g.k; p += kGemmDepth) {
     const int64_t depth = std::min(kGemmDepth, g.k - p);
     const int64_t groups_a = TilesOf(panels_a, kGroup), groups_b = TilesOf(panels_b, kGroup);
     parallel_tasks(groups_a + groups_b, [&](int64_t t) {
       if (t < groups_a) {
-        const int64_t i = t * kGroup * kTileRows, lines = std::min<int64_t>(kGroup * kTileRows, m - i);
-        pack_panels(g.a + (row + i) * g.a_row + p * g.a_column, g.a_row, g.a_column, lines, depth, TileRows(),
-                    a + i * depth);
+        const int64_t i = t * kGroup * kTileRows, lines = std::min(kGroup * kTileRows, m - i);
+        pack<kTileRows>(g.a, g.a.row, g.a.column, row + i, p, lines, depth, a + i * depth);
       } else {
-        const int64_t j = (t - groups_a) * kGroup * width, lines = std::min(kGroup * width, n - j);
-        pack_panels(g.b + p * g.b_row + (column + j) * g.b_column, g.b_column, g.b_row, lines, depth, TileColumns(),
-                    b + j * depth);
+        const int64_t j = (t - groups_a) * kGroup * kTileColumns, lines = std::min(kGroup * kTileColumns, n - j);
+        pack<kTileColumns>(g.b, g.b.column, g.b.row, column + j, p, lines, depth, b + j * depth);
       }
     });
     const int64_t tasks_down = TilesOf(m, kTaskRows), tasks_across = TilesOf(n, kTaskColumns);
@@ -160,7 +186,7 @@ void multiply_block(const GemmArgs& g, int64_t row, int64_t m, int64_t column, i
 
 void gemm_blocks(const GemmArgs& g) {
   const int64_t rows = TilesOf(std::min(g.m, kBlockRows), kTileRows) * kTileRows;
-  const int64_t width = TileColumns()(), columns = TilesOf(std::min(g.n, kBlockColumns), width) * width;
+  const int64_t columns = TilesOf(std::min(g.n, kBlockColumns), kTileColumns) * kTileColumns;
   const int64_t depth = std::min(g.k, kGemmDepth);
   const auto a = hwy::AllocateAligned<float>(static_cast<size_t>(rows * depth));
   const auto b = hwy::AllocateAligned<float>(static_cast<size_t>(columns * depth));

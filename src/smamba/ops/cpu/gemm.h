@@ -1,4 +1,4 @@
-// Products of float32 matrices: C = A B, or C += A B, at any strides of A and B.
+// Products of matrices in float32: C = A B, or C += A B, at any strides of A and B.
 //
 // Blocks of A and B are packed so that the innermost kernel reads two linear streams and keeps a tile of C in
 // registers (the layered scheme of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM
@@ -12,12 +12,20 @@ namespace smamba::ops::cpu {
 /// Terms that are summed in registers before they are added to C.
 inline constexpr int64_t kGemmDepth = 512;
 
+/// A side of a product: element (i, j) is data[i * row + j * column].
+struct GemmMatrix {
+  /// What `data` holds, and what enters the product: float32 numbers; float32 numbers, each rounded to the nearest
+  /// bfloat16 (ties to even); bfloat16 numbers.
+  enum class Values { kFloat32, kFloat32Rounded, kBFloat16 };
+
+  const void* data = nullptr;
+  int64_t row = 0, column = 1;
+  Values values = Values::kFloat32;
+};
+
 struct GemmArgs {
   int64_t m = 0, n = 0, k = 0;
-  const float* a = nullptr;  // A(i, p) = a[i * a_row + p * a_column], (m, k)
-  int64_t a_row = 0, a_column = 1;
-  const float* b = nullptr;  // B(p, j) = b[p * b_row + j * b_column], (k, n)
-  int64_t b_row = 0, b_column = 1;
+  GemmMatrix a, b;     // (m, k) and (k, n)
   float* c = nullptr;  // C(i, j) = c[i * c_row + j], (m, n); does not overlap A or B
   int64_t c_row = 0;
   bool accumulate = false;  // C += instead of C =
