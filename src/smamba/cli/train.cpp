@@ -61,10 +61,12 @@ void run(const Options& o) {
     return;
   }
   std::vector<std::string> set = o.set;
-  if (!o.store.empty()) set.push_back(fmt::format("data.store={}", nlohmann::json(o.store).dump()));
-  for (const auto& [key, value] : {std::pair{"device", &o.device}, {"precision", &o.precision}}) {
-    if (!value->empty()) set.push_back(fmt::format("{}={}", key, nlohmann::json(*value).dump()));
-  }
+  const auto given = [&](const char* key, const std::string& value) {
+    if (!value.empty()) set.push_back(fmt::format("{}={}", key, nlohmann::json(value).dump()));
+  };
+  given("data.store", o.store);
+  given("device", o.device);
+  given("precision", o.precision);
   if (!o.threads.empty()) set.push_back("threads=" + o.threads);
   // A resumed run goes on with its own configuration; options given now are laid over it.
   const std::filesystem::path saved = std::filesystem::path(o.output) / "config.toml";
