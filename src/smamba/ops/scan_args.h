@@ -35,6 +35,9 @@ enum class DType : int { kFloat32, kBFloat16 };
 enum class Discretization : int { kZoh, kEulerB, kBilinear };
 enum class Transition : int { kModal, kCompanion, kCompanionTransposed, kSchwarz };
 
+/// What a scan takes as time_stride where L > 1: the CUDA kernels step over 16 rows with 32-bit offsets.
+constexpr int64_t kMaxTimeStride = INT32_MAX / 16;
+
 /// A (B, L, X) array of `DType` elements whose last dimension is contiguous; strides in elements. data == nullptr:
 /// absent.
 struct Sequence {

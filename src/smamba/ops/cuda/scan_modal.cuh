@@ -12,6 +12,24 @@
 
 namespace smamba::ops::cuda {
 
+/// Where a block and its threads stand: 32 channels of one batch row and one segment of time. A tile is staged by
+/// kThreads threads, four channels of a step each.
+struct Place {
+  const int tid = threadIdx.x, warp = tid / 32;
+  const int row = tid % kThreads / 8, column = tid % 8 * 4;  // what this thread stages
+  const int64_t batch = blockIdx.y, segment;
+  const int64_t first_channel = int64_t{blockIdx.x} * kBlockChannels;
+  const int staged;  // how many of the four staged channels exist
+  const int64_t begin;
+  const int steps;  // of this segment
+
+  __device__ Place(const ScanArgs& args, const ScanPlan& plan, int64_t which_segment)
+      : segment(which_segment),
+        staged(max(0, min(4, int(args.channels - (first_channel + column))))),
+        begin(segment * plan.segment_length),
+        steps(int(min(args.length - begin, plan.segment_length))) {}
+};
+
 /// What a thread keeps of the poles: a2 = A · log2(e), and 1/A for the zero-order hold.
 template <int SPT>
 struct Poles {
@@ -22,6 +40,8 @@ struct Poles {
 // A pole so small that expm1(x)/lambda is delta to all digits: stands for zero, which has no inverse.
 constexpr float kTinyPole = -1e-12f;
 
+__device__ inline float inverse_pole(float a) { return 1.f / (fabsf(a) < 1e-12f ? kTinyPole : a); }
+
 template <int SPT>
 __device__ inline Poles<SPT> load_poles(const ScanArgs& args, int64_t channel, int first, bool valid) {
   Poles<SPT> poles;
@@ -31,7 +51,7 @@ __device__ inline Poles<SPT> load_poles(const ScanArgs& args, int64_t channel, i
     const bool in = valid && n < args.state;
     const float a = in ? args.a[(args.shared_a ? 0 : channel * args.state) + n] : 0.f;
     poles.a2[i] = a * kLog2e;
-    poles.inverse[i] = in ? 1.f / (fabsf(a) < 1e-12f ? kTinyPole : a) : 0.f;
+    poles.inverse[i] = in ? inverse_pole(a) : 0.f;
   }
   return poles;
 }
@@ -87,7 +107,7 @@ __device__ inline float4 drive_scale4(const ScanArgs& a, int n, bool zoh) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const float b = n + i < a.state ? a.b_fixed[n + i] : 0.f, pole = n + i < a.state ? a.a[n + i] : 1.f;
-    r[i] = drive_scale(zoh ? b * (1.f / (fabsf(pole) < 1e-12f ? kTinyPole : pole)) : b);
+    r[i] = drive_scale(zoh ? b * inverse_pole(pole) : b);
   }
   return make_float4(r[0], r[1], r[2], r[3]);
 }
@@ -194,15 +214,6 @@ __device__ inline void stage_steps(float2* out, const Vec4<T>& u, const Vec4<T>&
   *reinterpret_cast<float4*>(out + 2) = make_float4(delta[2], w[2], delta[3], w[3]);
 }
 
-/// Elements from one tile of steps to the next, in 32 bits: one instruction multiplies and adds them to an address.
-inline int tile_stride(const Sequence& s) {
-  const int64_t stride = kTile * s.time_stride;
-  if (s.data != nullptr && (stride < INT32_MIN || stride > INT32_MAX))
-    throw std::runtime_error("scan: time stride " + std::to_string(s.time_stride) + " is beyond " +
-                             std::to_string(INT32_MAX / kTile));
-  return int(stride);
-}
-
 /// `tile` tiles of steps after `from`; stride: of a tile.
 template <class T>
 __device__ inline T* tile_of(T* from, int stride, int tile) {
@@ -229,9 +240,7 @@ struct Column {
     return v;
   }
   __device__ void store(const float (&x)[4]) const { store4(const_cast<T*>(p), x, VECTORS ? 4 : n, VECTORS); }
-  __device__ void advance(int64_t tile_bytes) {
-    p = reinterpret_cast<const T*>(reinterpret_cast<const char*>(p) + tile_bytes);
-  }
+  __device__ void advance(int tile_stride) { p += tile_stride; }
 };
 
 /// Four states of B_t or C_t as they lie in memory: of the selective array, or of the fixed vector.

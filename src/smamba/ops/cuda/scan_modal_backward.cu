@@ -54,9 +54,7 @@ void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* 
   for (const Sequence* s : {&args.u, &args.delta, &args.z, &args.b_sel, &args.c_sel, &gradients.d_out, &gradients.d_u,
                             &gradients.d_delta, &gradients.d_z})
     p.vectors = p.vectors && aligned_vector(*s, args.dtype);
-  const ScanGradients& g = gradients;
-  p.strides = {tile_stride(args.u), tile_stride(args.delta), tile_stride(args.z), tile_stride(g.d_out),
-               tile_stride(g.d_u),  tile_stride(g.d_delta),  tile_stride(g.d_z)};
+  p.strides = tile_strides(args, gradients);
   if (p.plan.segments > 1) adjoint_segments(args, gradients, p.segments, stream);
   with_shape(args, p.plan.spt, [&](auto element, auto spt) { launch_backward<decltype(element), spt()>(p, stream); });
 

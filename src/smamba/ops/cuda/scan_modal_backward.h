@@ -4,11 +4,6 @@
 
 namespace smamba::ops::cuda {
 
-/// Elements from one tile of steps to the next. 32 bits: one instruction multiplies and adds them to an address.
-struct TileStrides {
-  int u, delta, z, d_out, d_u, d_delta, d_z;
-};
-
 struct BackwardParams {
   ScanArgs args;
   ScanGradients gradients;

@@ -16,18 +16,17 @@
 namespace smamba::ops::cuda {
 
 template <class T, int WARPS, bool ZOH, bool FIXED_B, bool VECTORS>
-struct BackwardBlock {
+struct BackwardBlock : Place {
   static constexpr bool kPrecise = std::is_same_v<T, float>;
-  // The state is kept as s_t = h_{t-1} + w_t, whose step is one multiplication and one addition.
-  static constexpr bool kShifted = ZOH && FIXED_B;
+  // With a fixed B the state is kept as s_t = h_{t-1} + w_t, whose step is one multiplication and one addition.
+  static_assert(ZOH || !FIXED_B);
   static constexpr int kBlockThreads = 32 * WARPS;
   static constexpr int kStates = 4 * WARPS;
   static constexpr int kChunk = chunk_length(WARPS);
   static constexpr int kTiles = kChunk / kTile;
   static constexpr int kGroup = 4;
   static constexpr int kWidth = FIXED_B ? kStates : 2 * kStates;
-  static constexpr int kStagers = 128;  // threads that stage a tile, four channels each
-  static constexpr int kStagedTiles = (kTiles * kStagers + kBlockThreads - 1) / kBlockThreads;
+  static constexpr int kStagedTiles = (kTiles * kThreads + kBlockThreads - 1) / kBlockThreads;
 
   struct Shared {
     float2 steps[kChunk + 1][kBlockChannels];
@@ -42,15 +41,10 @@ struct BackwardBlock {
 
   const BackwardParams& p;
   Shared& s;
-  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, l4 = lane / 4, m4 = lane % 4;
+  const int lane = tid % 32, l4 = lane / 4, m4 = lane % 4;
   const int first = 4 * warp;  // of the thread's states
-  const int row = tid % kStagers / 8, column = tid % 8 * 4, stager = tid / kStagers;
-  const int64_t batch = blockIdx.y, segment = blockIdx.z;
-  const int64_t first_channel = int64_t{blockIdx.x} * kBlockChannels;
+  const int stager = tid / kThreads;
   const int64_t channel = first_channel + lane;
-  const int staged;
-  const int64_t begin;
-  const int steps;  // of this segment
 
   Poles<4> poles;
   float scale[4];  // FIXED_B: states are kept divided by it, their adjoints times it
@@ -69,11 +63,7 @@ struct BackwardBlock {
   };
 
   __device__ BackwardBlock(const BackwardParams& params, Shared& shared)
-      : p(params),
-        s(shared),
-        staged(max(0, min(4, int(p.args.channels - (first_channel + column))))),
-        begin(segment * p.plan.segment_length),
-        steps(int(min(p.args.length - begin, p.plan.segment_length))) {}
+      : Place(params.args, params.plan, blockIdx.z), p(params), s(shared) {}
 
   __device__ bool owns_channel() const { return channel < p.args.channels; }
   __device__ int64_t segment_row() const {
@@ -115,7 +105,7 @@ struct BackwardBlock {
       d_a[i] = d_v[i] = 0;
       if constexpr (FIXED_B) {
         const int n = first + i;
-        scale[i] = drive_scale(n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f);
+        scale[i] = drive_scale(n < a.state ? a.b_fixed[n] * poles.inverse[i] : 0.f);
         carry[i] *= scale[i];
       }
     }
@@ -175,11 +165,11 @@ struct BackwardBlock {
       for (int i = 0; i < 4; ++i) b[i] *= poles.inverse[i];
     }
   }
-  /// The states before step t (shifted: s_t), to those before the next one.
+  /// The states before step t (fixed B: s_t), to those before the next one.
   template <bool RESET>
   __device__ void advance_state(float (&h)[4], StepFactors<4>& f, int t, const float* b_row, float2 step,
                                 float next_w) const {
-    if constexpr (kShifted) {
+    if constexpr (FIXED_B) {
       const float change = next_w - step.y;
       const bool reset = RESET && t + 1 < kChunk && s.reset[t + 1];
 #pragma unroll
@@ -192,13 +182,9 @@ struct BackwardBlock {
 #pragma unroll
         for (int i = 0; i < 4; ++i) h[i] = 0;
       }
-      if constexpr (FIXED_B) {
-        advance_scaled<4, ZOH>(h, f, poles.a2, step.x, step.y);
-      } else {
-        float b[4];
-        read_b(b, b_row);
-        advance<4, ZOH, kPrecise>(h, f, poles.a2, step.x, step.y, b);
-      }
+      float b[4];
+      read_b(b, b_row);
+      advance<4, ZOH, kPrecise>(h, f, poles.a2, step.x, step.y, b);
     }
   }
   __device__ static int ceil_tile(int n) { return (n + kTile - 1) / kTile * kTile; }
@@ -210,13 +196,14 @@ struct BackwardBlock {
     const float* b = &s.rows[0][kWidth - kStates + first];
     float* to = &s.saved[warp][0][4 * lane];
     float2 step = *from;
-    if constexpr (kShifted) {
+    if constexpr (FIXED_B) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) h[i] = (RESET && s.reset[0] ? 0.f : h[i]) + step.y;
     }
 #pragma unroll 1
     for (int g = 0; g < groups; ++g) {
       *reinterpret_cast<float4*>(to) = make_float4(h[0], h[1], h[2], h[3]);
+      if (g + 1 == groups) break;
 #pragma unroll
       for (int k = 0; k < kGroup; ++k) {
         const int t = g * kGroup + k;
@@ -282,7 +269,7 @@ struct BackwardBlock {
     read_floats(before[0], saved + 4 * lane);
     __syncwarp();
 #pragma unroll
-    for (int k = 0; k <= kGroup; ++k) step[k] = k < kGroup || kShifted ? at.steps[k * kBlockChannels] : float2{};
+    for (int k = 0; k <= kGroup; ++k) step[k] = k < kGroup || FIXED_B ? at.steps[k * kBlockChannels] : float2{};
 #pragma unroll
     for (int k = 0; k < kGroup; ++k) {
 #pragma unroll
@@ -314,13 +301,13 @@ struct BackwardBlock {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float g = fmaf(c[i], dy, carry[i]);
-      const float h = kShifted ? fmaf(f.e[i], before[i], -step.y) : after[i];
+      const float h = FIXED_B ? fmaf(f.e[i], before[i], -step.y) : after[i];
       row_c[i] = dy * h;
       y = fmaf(c[i], h, y);
       const float q = g * f.e[i];
       const float v = FIXED_B ? step.y : step.y * b[i];
-      const float from = kShifted || !reset ? before[i] : 0.f;
-      const float dx = q * (ZOH && !kShifted ? from + v : from);
+      const float from = FIXED_B || !reset ? before[i] : 0.f;
+      const float dx = q * (ZOH && !FIXED_B ? from + v : from);
       d_step = fmaf(poles.a2[i], dx, d_step);
       d_a[i] = fmaf(step.x, dx, d_a[i]);
       const float dv = !ZOH ? g : kPrecise ? g * f.em1[i] : q - g;
@@ -443,7 +430,7 @@ struct BackwardBlock {
     if constexpr (FIXED_B) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        d_v[i] *= (ZOH ? poles.inverse[i] : 1.f) / scale[i];
+        d_v[i] *= poles.inverse[i] / scale[i];
         carry[i] /= scale[i];
       }
       store_state(d_v, p.d_b + segment_row(), first, state);

@@ -14,9 +14,11 @@ __global__ void combine_kernel(const __grid_constant__ ForwardParams p, const fl
   const int64_t batch = index / per_batch, rest = index % per_batch, channel = rest / a.state, n = rest % a.state;
   const float a2 = a.a[a.shared_a ? n : rest] * kLog2e;
   float h = first != nullptr ? first[index] : 0.f;
+#pragma unroll 4
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = batch * count + (backward ? count - 1 - i : i);
     p.segments.enter[row * per_batch + rest] = h;
+    if (i + 1 == count) return;
     const float sum = p.segments.sum[row * a.channels + channel];
     const float transition = sum == -INFINITY ? 0.f : exp2_fast(a2 * sum);
     h = fmaf(transition, h, p.segments.local[row * per_batch + rest]);
@@ -34,20 +36,15 @@ void combine(const ForwardParams& p, const float* first, bool backward, void* st
   check_launch("scan, combining segments");
 }
 
-ForwardParams forward_params(const ScanArgs& args, const Sequence& d_out, const SegmentBuffers& segments) {
+ForwardParams forward_params(const ScanArgs& args, const ScanGradients& gradients, const SegmentBuffers& segments) {
+  const Sequence& d_out = gradients.d_out;
   const int64_t element = args.dtype == DType::kBFloat16 ? 2 : 4;
-  const auto bytes = [&](const Sequence& s) { return kTile * s.time_stride * element; };
   ForwardParams p{};
   p.args = args;
   p.plan = scan_plan(args);
   p.segments = segments;
   p.d_out = d_out;
-  p.bytes = {bytes(d_out.data != nullptr ? d_out : args.u),
-             bytes(args.delta),
-             bytes(args.z),
-             bytes(args.out),
-             bytes(args.b_sel),
-             bytes(args.c_sel)};
+  p.strides = tile_strides(args, gradients);
   p.vectors = args.channels % 4 == 0 && args.state % 4 == 0;
   for (const Sequence* s : {&args.u, &args.delta, &args.z, &args.out, &d_out, &args.b_sel, &args.c_sel})
     p.vectors = p.vectors && aligned4(*s, element);
@@ -58,7 +55,7 @@ ForwardParams forward_params(const ScanArgs& args, const Sequence& d_out, const 
 
 void adjoint_segments(const ScanArgs& args, const ScanGradients& gradients, const SegmentBuffers& buffers,
                       void* stream) {
-  const ForwardParams p = forward_params(args, gradients.d_out, buffers);
+  const ForwardParams p = forward_params(args, gradients, buffers);
   launch(p, Pass::kAdjointCarry, stream);
   combine(p, gradients.d_final_state, true, stream);
 }

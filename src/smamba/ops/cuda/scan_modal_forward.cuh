@@ -5,34 +5,34 @@
 // states serially; the output of a step, a sum over the four lanes of a channel, is formed by the tensor cores; the
 // epilogue adds the skip, applies the gate and writes 8 or 16 bytes a thread. Every input is read once (B and C once
 // per 32 channels), every output written once; 1 exponential per state and step. Segments (few channels, long
-// sequences): a carry pass finds each segment's own end state, combine_segments() chains them. The backward pass does
-// the same with the adjoint: what leaves a segment at its left end is Σ_t (Π_{s <= t} Phi_s) C_t dy_t, summed forward
-// in time with the running product.
+// sequences): a carry pass finds each segment's own end state, Σ_t (Π_{s > t} Phi_s) Gamma_t B_t u_t, another kernel
+// chains them. The backward pass does the same with the adjoint: what leaves a segment at its left end is
+// Σ_t (Π_{s <= t} Phi_s) C_t dy_t. Both sums start at the end that they are for, with the running product, and stop
+// where it has vanished: a segment much longer than the memory of its slowest pole costs what that memory costs.
 #pragma once
 #include "smamba/ops/cuda/scan_modal.cuh"
 
 namespace smamba::ops::cuda {
 
-enum class Pass { kOutput, kCarry, kAdjointCarry };
+// Terms of a carry damped more than this are left out: 2^-40, far below the rounding of the terms that are not.
+constexpr float kForgotten = 0x1p-40f;
 
-/// Bytes from one tile of steps to the next.
-struct TileBytes {
-  int64_t u, delta, z, out, b, c;  // u: of d_out in the adjoint's pass
-};
+enum class Pass { kOutput, kCarry, kAdjointCarry };
 
 struct ForwardParams {
   ScanArgs args;
   ScanPlan plan;
   SegmentBuffers segments;
   Sequence d_out;  // kAdjointCarry
-  TileBytes bytes;
+  TileStrides strides;
   bool vectors;
 };
 
 template <class T, int SPT, bool ZOH, bool FIXED_B, bool VECTORS, Pass PASS>
-struct ForwardBlock {
+struct ForwardBlock : Place {
   static constexpr bool kPrecise = std::is_same_v<T, float>;
   static constexpr bool kAdjoint = PASS == Pass::kAdjointCarry, kOutput = PASS == Pass::kOutput;
+  static constexpr bool kReversed = PASS == Pass::kCarry;  // tiles and steps from the last to the first
   static constexpr bool kScaled = FIXED_B && !kAdjoint;
   static constexpr bool kNeedsB = !FIXED_B && !kAdjoint, kNeedsC = PASS != Pass::kCarry;
   static constexpr int kStates = 4 * SPT;
@@ -53,17 +53,11 @@ struct ForwardBlock {
 
   const ForwardParams& p;
   Shared& s;
-  const int tid = threadIdx.x, warp = tid / 32, l4 = tid % 32 / 4, m4 = tid % 4;
-  const int row = tid / 8, column = tid % 8 * 4;  // what this thread stages
-  const int64_t batch = blockIdx.y, segment = blockIdx.z;
-  const int64_t first_channel = int64_t{blockIdx.x} * kBlockChannels;
+  const int l4 = tid % 32 / 4, m4 = tid % 4;
   const int64_t channel = first_channel + warp * 8 + l4;  // whose states this thread holds
-  const int staged;                                       // how many of the four staged channels exist
-  const int64_t begin;
-  const int steps;  // of this segment
 
   float h[SPT];
-  float product[SPT];  // kAdjointCarry: Π Phi; h is then the sum
+  float product[SPT];  // carry passes: Π Phi; h is then the sum
   float scale[SPT];    // kScaled
   float4 row_scale;    // of the states whose C this thread stages
   Poles<SPT> poles;
@@ -76,20 +70,20 @@ struct ForwardBlock {
   float delta_sum = 0;
   float pick[8][2];  // row t of the sums, as the registers of a left operand
 
+  // The last segment in time of a carry pass leads nowhere.
   __device__ ForwardBlock(const ForwardParams& params, Shared& shared)
-      : p(params),
-        s(shared),
-        staged(max(0, min(4, int(p.args.channels - (first_channel + column))))),
-        begin(segment * p.plan.segment_length),
-        steps(int(min(p.args.length - begin, p.plan.segment_length))) {}
+      : Place(params.args, params.plan, blockIdx.z + (kAdjoint ? 1 : 0)), p(params), s(shared) {}
 
   __device__ bool owns_channel() const { return channel < p.args.channels; }
   __device__ float* state_row(float* base) const {
     return base + ((batch * p.plan.segments + segment) * p.args.channels + channel) * p.args.state;
   }
+  __device__ int tiles() const { return (steps + kTile - 1) / kTile; }
+  __device__ int64_t first_step() const { return begin + (kReversed ? (tiles() - 1) * kTile : 0); }
   __device__ Column<T, VECTORS> column_of(const Sequence& q) const {
-    return {q, batch, begin + row, first_channel + column, staged};
+    return {q, batch, first_step() + row, first_channel + column, staged};
   }
+  __device__ static void advance_column(Column<T, VECTORS>& c, int stride) { c.advance(kReversed ? -stride : stride); }
   // Of the thread's j-th vector of the staged rows of B and C.
   __device__ static bool is_c(int v) { return v >= 16 * SPT; }
   __device__ static int vector_row(int v) { return v % (16 * SPT) / SPT; }
@@ -110,7 +104,7 @@ struct ForwardBlock {
 #pragma unroll
     for (int i = 0; i < SPT; ++i) {
       const int n = m4 * SPT + i;
-      product[i] = 1;
+      product[i] = owns_channel() && n < a.state ? 1.f : 0.f;
       if constexpr (kScaled) {
         scale[i] = drive_scale(n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f);
         h[i] /= scale[i];
@@ -130,7 +124,7 @@ struct ForwardBlock {
       const float* fixed = is_c(v) ? a.c_fixed : a.b_fixed;
       fixed_rows[j] = from.data == nullptr && fixed != nullptr ? fixed_row4(fixed, n, int(a.state)) : float4{};
       if (is_c(v) ? kNeedsC : kNeedsB)
-        rows[j] = {from, batch, begin + vector_row(v), n, max(0, min(4, int(a.state) - n))};
+        rows[j] = {from, batch, first_step() + vector_row(v), n, max(0, min(4, int(a.state) - n))};
     }
   }
 
@@ -153,13 +147,14 @@ struct ForwardBlock {
     const bool in = tile * kTile + row < steps;
     next.u = u.load(in);
     next.delta = delta.load(in);
-    u.advance(p.bytes.u), delta.advance(p.bytes.delta);
-    if (PASS != Pass::kCarry) next.z = z.load(in), z.advance(p.bytes.z);
+    advance_column(u, kAdjoint ? p.strides.d_out : p.strides.u);
+    advance_column(delta, p.strides.delta);
+    if (PASS != Pass::kCarry) next.z = z.load(in), advance_column(z, p.strides.z);
     next.reset = reset != nullptr && in ? reset[tile * kTile] : 0;
 #pragma unroll
     for (int j = 0; j < kRowVectors; ++j) {
       next_rows[j] = rows[j].load(tile * kTile + vector_row(tid + j * kThreads) < steps);
-      rows[j].advance(is_c(tid + j * kThreads) ? p.bytes.c : p.bytes.b);
+      advance_column(rows[j], is_c(tid + j * kThreads) ? p.strides.c : p.strides.b);
     }
   }
 
@@ -198,25 +193,49 @@ struct ForwardBlock {
     }
   }
 
+  __device__ void forget() {
+#pragma unroll
+    for (int i = 0; i < SPT; ++i) product[i] = 0;
+    delta_sum = -INFINITY;
+  }
+
+  /// A step's share of what a carry pass finds.
+  template <bool RESET>
+  __device__ void carry_step(int t) {
+    const bool resets = RESET && s.reset[t];
+    if (kAdjoint && resets) forget();
+    const float2 now = s.steps[t][warp * 8 + l4];
+    float row[SPT];  // C, or B
+    if constexpr (kAdjoint) read_floats(row, &s.c[t][m4 * SPT]);
+    if constexpr (kNeedsB) read_b(row, t);
+    delta_sum += now.x;
+#pragma unroll
+    for (int i = 0; i < SPT; ++i) {
+      const float x = now.x * poles.a2[i], e = exp2_fast(x), after = product[i] * e;
+      const float weight = kAdjoint   ? after
+                           : !ZOH     ? product[i]
+                           : kPrecise ? product[i] * expm1_given(x * kLn2, e)
+                                      : after - product[i];
+      h[i] = fmaf(weight, kScaled ? now.y : row[i] * now.y, h[i]);
+      product[i] = after;
+    }
+    if (!kAdjoint && resets) forget();
+  }
+  /// Only softplus tells that delta is nowhere negative, so that what has vanished stays so.
+  __device__ bool forgotten() const {
+    bool all = p.args.softplus;
+#pragma unroll
+    for (int i = 0; i < SPT; ++i) all = all && product[i] < kForgotten;
+    return all;
+  }
+
   template <bool RESET>
   __device__ void step(int t, float (&y)[4], float (&y_late)[4]) {
     if (RESET && s.reset[t]) {
 #pragma unroll
-      for (int i = 0; i < SPT; ++i) (kAdjoint ? product[i] : h[i]) = 0;
-      delta_sum = -INFINITY;
+      for (int i = 0; i < SPT; ++i) h[i] = 0;
     }
     const float2 now = s.steps[t][warp * 8 + l4];
-    float c[SPT];
-    if constexpr (kNeedsC) read_floats(c, &s.c[t][m4 * SPT]);
-    if constexpr (!kOutput) delta_sum += now.x;
-    if constexpr (kAdjoint) {
-#pragma unroll
-      for (int i = 0; i < SPT; ++i) {
-        product[i] *= exp2_fast(now.x * poles.a2[i]);
-        h[i] = fmaf(product[i], c[i] * now.y, h[i]);
-      }
-      return;
-    }
     StepFactors<SPT> f;
     if constexpr (kScaled) {
       advance_scaled<SPT, ZOH>(h, f, poles.a2, now.x, now.y);
@@ -225,26 +244,32 @@ struct ForwardBlock {
       read_b(b, t);
       advance<SPT, ZOH, kPrecise>(h, f, poles.a2, now.x, now.y, b);
     }
-    if constexpr (kOutput) {
-      float partial = c[0] * h[0];
+    float c[SPT];
+    read_floats(c, &s.c[t][m4 * SPT]);
+    float partial = c[0] * h[0];
 #pragma unroll
-      for (int i = 1; i < SPT; ++i) partial = fmaf(c[i], h[i], partial);
-      if constexpr (RESET)
-        sum_states<kPrecise>(t < 8 ? y : y_late, partial, l4 == t % 8 ? 1.f : 0.f, 0.f);
-      else
-        sum_states<kPrecise>(t < 8 ? y : y_late, partial, pick[t % 8][0], pick[t % 8][1]);
-    }
+    for (int i = 1; i < SPT; ++i) partial = fmaf(c[i], h[i], partial);
+    if constexpr (RESET)
+      sum_states<kPrecise>(t < 8 ? y : y_late, partial, l4 == t % 8 ? 1.f : 0.f, 0.f);
+    else
+      sum_states<kPrecise>(t < 8 ? y : y_late, partial, pick[t % 8][0], pick[t % 8][1]);
   }
 
   template <bool RESET>
   __device__ void run() {
     float y[4] = {0, 0, 0, 0}, y_late[4] = {0, 0, 0, 0};  // steps 0-7 and 8-15 in rows 0-7
+    const auto one = [&](int t) {
+      if constexpr (kOutput)
+        step<RESET>(t, y, y_late);
+      else
+        carry_step<RESET>(kReversed ? kTile - 1 - t : t);
+    };
     if constexpr (RESET) {
 #pragma unroll 1
-      for (int t = 0; t < kTile; ++t) step<true>(t, y, y_late);
+      for (int t = 0; t < kTile; ++t) one(t);
     } else {
 #pragma unroll
-      for (int t = 0; t < kTile; ++t) step<false>(t, y, y_late);
+      for (int t = 0; t < kTile; ++t) one(t);
     }
     if constexpr (kOutput) {
       store_sums(s.y, y[0], y[1], l4, warp, m4);
@@ -273,21 +298,27 @@ struct ForwardBlock {
 
   __device__ void scan() {
     start();
-    const int tiles = (steps + kTile - 1) / kTile;
-    load(0);
+    const int count = tiles();
+    load(kReversed ? count - 1 : 0);
 #pragma unroll 1
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int i = 0; i < count; ++i) {
+      const int tile = kReversed ? count - 1 - i : i;
       const Raw now = next;
       const bool resets = stage(tile);
       if constexpr (kOutput) checkpoint(tile);
-      if (tile + 1 < tiles) load(tile + 1);
+      if (i + 1 < count) load(kReversed ? tile - 1 : tile + 1);
       // What serves exactness or odd shapes, not speed, has one variant.
       if (resets || kPrecise || !VECTORS)
         run<true>();
       else
         run<false>();
-      __syncthreads();
-      if constexpr (kOutput) finish_tile(tile, now), out.advance(p.bytes.out);
+      if constexpr (kOutput) {
+        __syncthreads();
+        finish_tile(tile, now), out.advance(p.strides.out);
+      } else if (__syncthreads_and(forgotten())) {
+        delta_sum = -INFINITY;
+        break;
+      }
     }
     if (!owns_channel()) return;
     if constexpr (kScaled) {
@@ -315,7 +346,7 @@ __global__ void __launch_bounds__(kThreads, SPT == 4   ? 4
 
 template <class T, int SPT>
 void launch_forward(const ForwardParams& p, Pass pass, void* stream) {
-  const dim3 grid(p.plan.channel_blocks, p.args.batch, p.plan.segments);
+  const dim3 grid(p.plan.channel_blocks, p.args.batch, p.plan.segments - (pass == Pass::kOutput ? 0 : 1));
   const auto s = static_cast<cudaStream_t>(stream);
   if (pass == Pass::kAdjointCarry) {
     if (p.vectors && !std::is_same_v<T, float>)

@@ -39,13 +39,18 @@ struct SegmentBuffers {
   float* sum = nullptr;    // (B, segments, D); -inf: a reset cuts the segment
 };
 
+/// Elements from one tile of steps to the next. 32 bits: one instruction multiplies and adds them to an address.
+struct TileStrides {
+  int u, delta, z, out, b, c, d_out, d_u, d_delta, d_z;
+};
+inline TileStrides tile_strides(const ScanArgs& a, const ScanGradients& g) {
+  const auto of = [](const Sequence& s) { return int(kTile * s.time_stride); };
+  return {of(a.u),     of(a.delta), of(a.z),   of(a.out),     of(a.b_sel),
+          of(a.c_sel), of(g.d_out), of(g.d_u), of(g.d_delta), of(g.d_z)};
+}
+
 int64_t segment_floats(const ScanArgs& args, const ScanPlan& plan);
 SegmentBuffers segment_buffers(const ScanArgs& args, const ScanPlan& plan, float* workspace);
-
-/// enter of each segment from `local`, `sum` and the state at the open end: forward in time from `first`, or backward
-/// from it.
-void combine_segments(const ScanArgs& args, const ScanPlan& plan, const SegmentBuffers& buffers, const float* first,
-                      bool backward, void* stream);
 
 void modal_forward(const ScanArgs& args, void* workspace, void* stream);
 int64_t modal_backward_workspace_bytes(const ScanArgs& args);
