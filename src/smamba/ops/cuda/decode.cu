@@ -11,6 +11,8 @@
 // as there is room and asks for its weights and states before it waits for the one in front. Every product uses the
 // tensor cores with sequences as the narrow side, so one sequence and eight cost the same. All sums have an order that
 // does not depend on the batch: a sequence gets the same bits alone and among others.
+// With many sequences the kernels fill the multiprocessors, and one that is not resident yet asks for nothing: there
+// the kernels in front bring its weights and states to the L2 cache.
 #include "smamba/ops/cuda/decode.h"
 
 #include <algorithm>
@@ -60,22 +62,22 @@ struct MixerInArgs {
   float* conv_state;
   const void* x_proj;
   float *u, *z, *partial;
+  Ahead states, out_proj;
   int channels, taps, x_blocks, projected_tiles;
 };
 
-/// The convolution's last inputs of one channel and sequence.
-__device__ inline void load_taps(float (&tap)[kMaxTaps - 1], const MixerInArgs& a, int n, int c) {
-  const float* past = a.conv_state + int64_t{n} * (a.taps - 1) * a.channels + c;
-#pragma unroll
-  for (int k = 0; k < kMaxTaps - 1; ++k)
-    if (k < a.taps - 1) tap[k] = past[int64_t{k} * a.channels];
+/// Copies a float to shared memory; await_copies() waits for all of the thread's copies.
+__device__ inline void copy_async(float* to, const float* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+               "l"(from));
 }
+__device__ inline void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 /// Rows of x: the convolution's step; the result also goes to `u`, (sequences, 32 channels + padding) of the block.
-/// A thread has one channel; `first_tap` are the taps of its first sequence, `weight` its channel's.
+/// A thread has one channel, of which `weight` is; `taps` are its last inputs, (j, k, threads).
 template <class T, int NT>
 __device__ inline void convolve(const ProductShape& p, const MixerInArgs& a, const ProductSums<NT, 2>& s,
-                                T (*u)[kBlockChannels + 8], int first, float (&tap)[kMaxTaps - 1],
+                                T (*u)[kBlockChannels + 8], int first, const float* taps,
                                 const float (&weight)[kMaxTaps], float bias) {
   const int row = threadIdx.x % kBlockChannels, c = blockIdx.y * kBlockChannels + row;
 #pragma unroll
@@ -83,7 +85,10 @@ __device__ inline void convolve(const ProductShape& p, const MixerInArgs& a, con
     const int local = threadIdx.x / kBlockChannels + 8 * j, n = first * 8 + local;
     float value = 0;
     if (n < p.batch && c < a.channels) {
-      if (j > 0) load_taps(tap, a, n, c);
+      float tap[kMaxTaps - 1];
+#pragma unroll
+      for (int k = 0; k < kMaxTaps - 1; ++k)
+        if (k < a.taps - 1) tap[k] = taps[(j * (a.taps - 1) + k) * kProductThreads + threadIdx.x];
       const float x = s.total(local, row) * s.inverse_rms(local, p);
       float* past = a.conv_state + int64_t{n} * (a.taps - 1) * a.channels + c;
       float sum = bias;
@@ -104,31 +109,43 @@ __device__ inline void convolve(const ProductShape& p, const MixerInArgs& a, con
 template <class T, int NT>
 __global__ void __launch_bounds__(kProductThreads, sizeof(T) == 2 ? 2 : 1)
     mixer_in_kernel(const ProductShape p, const MixerInArgs a) {
+  extern __shared__ float taps[];
   __shared__ ProductSums<NT, 2> s;
   __shared__ T u[8 * NT][kBlockChannels + 8];
   const int first = blockIdx.x * NT, block = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const bool is_x = block < a.x_blocks;
-  // What only x blocks need travels with the weights of the product: the first of this warp's tiles of x_proj and,
-  // while registers last, the convolution's weights and the taps of the thread's first sequence.
+  prefetch_share(a.states);
+  prefetch_share(a.out_proj);
+  // What only x blocks need travels with the weights of the product: the taps and, while registers last, the
+  // convolution's weights and the first of this warp's tiles of x_proj.
   auto projection = [&](int tile, int k) {
     return load_weights<T>(a.x_proj, (int64_t{tile} * a.x_blocks + block) * 2 + k, lane);
   };
   WeightFragment<T> w[2];
-  if (is_x && warp < a.projected_tiles) w[0] = projection(warp, 0), w[1] = projection(warp, 1);
-  float tap[kMaxTaps - 1] = {}, conv_weight[kMaxTaps] = {}, bias = 0;
+  auto load_projection = [&] {
+    if (is_x && warp < a.projected_tiles) w[0] = projection(warp, 0), w[1] = projection(warp, 1);
+  };
+  if constexpr (NT == 1) load_projection();
+  const int c = block * kBlockChannels + lane;
+  if (is_x && c < a.channels) {
+    for (int j = 0; j < NT; ++j)
+      if (const int n = (first + j) * 8 + warp; n < p.batch)
+        for (int k = 0; k < a.taps - 1; ++k)
+          copy_async(&taps[(j * (a.taps - 1) + k) * kProductThreads + threadIdx.x],
+                     a.conv_state + (int64_t{n} * (a.taps - 1) + k) * a.channels + c);
+  }
+  float conv_weight[kMaxTaps] = {}, bias = 0;
   auto load_convolution = [&] {
-    const int c = block * kBlockChannels + lane, n = first * 8 + warp;
     if (!is_x || c >= a.channels) return;
 #pragma unroll
     for (int k = 0; k < kMaxTaps - 1; ++k)
       if (k < a.taps - 1) conv_weight[k] = a.conv_weight[k * a.channels + c];
     conv_weight[kMaxTaps - 1] = a.conv_weight[(a.taps - 1) * a.channels + c];
     if (a.conv_bias != nullptr) bias = a.conv_bias[c];
-    if (n < p.batch) load_taps(tap, a, n, c);
   };
   if constexpr (NT == 1) load_convolution();
-  product<T, NT, 2>(p, s, first);
-  if constexpr (NT > 1) load_convolution();
+  product<T, NT, 2>(p, s, first, [] {});
+  if constexpr (NT > 1) load_convolution(), load_projection();
   if (!is_x) {
     for (int i = threadIdx.x; i < kBlockChannels * 8 * NT; i += kProductThreads) {
       const int row = i % kBlockChannels, local = i / kBlockChannels, n = first * 8 + local;
@@ -138,7 +155,8 @@ __global__ void __launch_bounds__(kProductThreads, sizeof(T) == 2 ? 2 : 1)
     }
     return;
   }
-  convolve<T, NT>(p, a, s, u, first, tap, conv_weight, bias);
+  await_copies();  // each thread reads its own
+  convolve<T, NT>(p, a, s, u, first, taps, conv_weight, bias);
   __syncthreads();
   const int row = lane / 4, column = lane % 4, width = a.projected_tiles * 16;
   for (int tile = warp; tile < a.projected_tiles; tile += kProductWarps) {
@@ -168,16 +186,25 @@ __global__ void __launch_bounds__(kProductThreads, sizeof(T) == 2 ? 2 : 1)
 
 template <class T, int NT>
 __global__ void __launch_bounds__(kProductThreads)
-    residual_kernel(const ProductShape p, float* residual, void* stream, int width) {
+    residual_kernel(const ProductShape p, float* residual, void* stream, int width, const Ahead ahead) {
   __shared__ ProductSums<NT, 1> s;
-  const int first = blockIdx.x * NT;
-  product<T, NT, 1>(p, s, first);
-  for (int i = threadIdx.x; i < 16 * 8 * NT; i += kProductThreads) {
-    const int local = i / 16, n = first * 8 + local, row = blockIdx.y * 16 + i % 16;
-    if (n >= p.batch || row >= width) continue;
-    float* r = residual + int64_t{n} * width + row;
-    const float value = __ldcg(r) + s.total(local, i % 16);
-    *r = value;
+  prefetch_share(ahead);
+  constexpr int kEach = (16 * 8 * NT + kProductThreads - 1) / kProductThreads;  // elements of a thread
+  const int first = blockIdx.x * NT, row = blockIdx.y * 16 + threadIdx.x % 16;
+  const auto sequence = [&](int j) { return first * 8 + (threadIdx.x + j * kProductThreads) / 16; };
+  const auto wanted = [&](int j) { return sequence(j) < min(p.batch, (first + NT) * 8) && row < width; };
+  float old[kEach];
+  product<T, NT, 1>(p, s, first, [&] {
+#pragma unroll
+    for (int j = 0; j < kEach; ++j)
+      if (wanted(j)) old[j] = __ldcg(residual + int64_t{sequence(j)} * width + row);
+  });
+#pragma unroll
+  for (int j = 0; j < kEach; ++j) {
+    if (!wanted(j)) continue;
+    const int n = sequence(j);
+    const float value = old[j] + s.total(n - first * 8, threadIdx.x % 16);
+    residual[int64_t{n} * width + row] = value;
     static_cast<T*>(stream)[fragment_index(row, n, p.tiles)] = from_float<T>(value);
   }
 }
@@ -186,7 +213,7 @@ template <class T, int NT>
 __global__ void __launch_bounds__(kProductThreads) gated_kernel(const ProductShape p, void* hidden, int width) {
   __shared__ ProductSums<NT, 2> s;
   const int first = blockIdx.x * NT;
-  product<T, NT, 2>(p, s, first);
+  product<T, NT, 2>(p, s, first, [] {});
   for (int i = threadIdx.x; i < 16 * 8 * NT; i += kProductThreads) {
     const int local = i / 16, n = first * 8 + local, row = i % 16, h = blockIdx.y * 16 + row;
     if (n >= p.batch || h >= width) continue;
@@ -200,7 +227,7 @@ template <class T, int NT>
 __global__ void __launch_bounds__(kProductThreads) logits_kernel(const ProductShape p, float* logits, int vocabulary) {
   __shared__ ProductSums<NT, 2> s;
   const int first = blockIdx.x * NT;
-  product<T, NT, 2>(p, s, first);
+  product<T, NT, 2>(p, s, first, [] {});
   for (int i = threadIdx.x; i < 32 * 8 * NT; i += kProductThreads) {
     const int local = i / 32, n = first * 8 + local, v = blockIdx.y * 32 + i % 32;
     if (n < p.batch && v < vocabulary)
@@ -241,13 +268,16 @@ class Step {
     const EmbedArgs embed{a_.embedding, a_.ids, a_.residual, a_.stream, int(a_.batch), int(a_.d_model), tiles_};
     launch_(embed_kernel<T>, dim3(tiles_ * 8, unsigned(ceil_div(a_.d_model, 256))), 256, 0, embed);
     for (const DecodeStepLayer& layer : a_.layers) {
+      const Ahead next = &layer == &a_.layers.back()
+                             ? Ahead{}
+                             : ahead((&layer + 1)->in_proj, ceil_div(a_.d_inner, 32) * 64, a_.d_model);
       mix(layer);
-      add(layer.out_proj, a_.gated, a_.d_inner);
+      add(layer.out_proj, a_.gated, a_.d_inner, next);
       if (layer.fc1 == nullptr) continue;
       const int tiles = int(ceil_div(a_.d_intermediate, 16));
       launch_(gated_kernel<T, NT>, dim3(columns_, tiles), kProductThreads, 0,
               shape(layer.fc1, a_.stream, a_.d_model, tiles), a_.hidden, int(a_.d_intermediate));
-      add(layer.fc2, a_.hidden, a_.d_intermediate);
+      add(layer.fc2, a_.hidden, a_.d_intermediate, {});
     }
     launch_(logits_kernel<T, NT>, dim3(columns_, unsigned(ceil_div(a_.vocab_size, 32))), kProductThreads, 0,
             shape(a_.head, a_.stream, a_.d_model, 1), a_.logits, int(a_.vocab_size));
@@ -263,11 +293,23 @@ class Step {
     return int(a_.dt_rank + (a_.selective_b ? a_.d_state : 0) + (a_.selective_c ? a_.d_state : 0));
   }
 
+  /// Packed weights, for a kernel to ask for ahead of time where it has time: with many sequences.
+  Ahead ahead(const void* weights, int64_t rows, int64_t columns) const {
+    return {weights, NT == 1 ? 0 : rows * ceil_div(columns, 16) * 16 * int64_t{sizeof(T)}};
+  }
+
   void mix(const DecodeStepLayer& layer) {
     const int x_blocks = int(ceil_div(a_.d_inner, kBlockChannels)), projected_tiles = int(ceil_div(projected(), 16));
-    const MixerInArgs in{layer.conv_weight, layer.conv_bias, layer.conv_state, layer.x_proj, a_.u,           a_.z,
-                         a_.partial,        int(a_.d_inner), int(a_.d_conv),   x_blocks,     projected_tiles};
-    launch_(mixer_in_kernel<T, NT>, dim3(columns_, 2 * x_blocks), kProductThreads, 0,
+    MixerInArgs in = {};
+    in.conv_weight = layer.conv_weight, in.conv_bias = layer.conv_bias, in.conv_state = layer.conv_state;
+    in.x_proj = layer.x_proj, in.u = a_.u, in.z = a_.z, in.partial = a_.partial;
+    in.channels = int(a_.d_inner), in.taps = int(a_.d_conv), in.x_blocks = x_blocks;
+    in.projected_tiles = projected_tiles;
+    in.states = {layer.ssm_state, NT == 1 ? 0 : a_.batch * a_.d_state * a_.d_inner * 4};
+    in.out_proj = ahead(layer.out_proj, ceil_div(a_.d_model, 16) * 16, a_.d_inner);
+    const int taps = NT * (in.taps - 1) * kProductThreads * int(sizeof(float));
+    allow_shared_memory(mixer_in_kernel<T, NT>, taps, "decode step");
+    launch_(mixer_in_kernel<T, NT>, dim3(columns_, 2 * x_blocks), kProductThreads, taps,
             shape(layer.in_proj, a_.stream, a_.d_model, 1), in);
     ScanStepArgs s = {};
     s.partial = a_.partial, s.u = a_.u, s.z = a_.z, s.dt_bias = layer.dt_bias, s.a = layer.a;
@@ -278,22 +320,33 @@ class Step {
     s.b_offset = a_.selective_b ? s.rank : -1;
     s.c_offset = a_.selective_c ? s.rank + (a_.selective_b ? s.states : 0) : -1;
     s.tiles = tiles_, s.shared_a = a_.shared_a, s.rule = a_.discretization;
-    // Few sequences: a block per 32 channels; many: fewer blocks, each of which sums the projection once.
-    const int groups = int(ceil_div(a_.d_inner, 32)), sequences = s.batch <= 8 ? 1 : kMaxScanSequences;
-    const int shared = sequences * scan_shared_floats(s.projected, s.states) * int(sizeof(float));
-    const dim3 grid(unsigned(s.batch <= 8 ? groups : ceil_div(groups, 4)), unsigned(ceil_div(s.batch, sequences)));
-    const dim3 threads(kScanThreads, sequences);
     if (s.states <= 16)
-      launch_(scan_step_kernel<T, 4>, grid, threads, shared, s);
+      scan<16>(s);
     else if (s.states <= 32)
-      launch_(scan_step_kernel<T, 8>, grid, threads, shared, s);
+      scan<32>(s);
     else
-      launch_(scan_step_kernel<T, 16>, grid, threads, shared, s);
+      scan<64>(s);
+  }
+  template <int S>
+  void scan(const ScanStepArgs& s) {
+    const int sums = scan_shared_floats(s.projected, s.states) * int(sizeof(float));
+    if (NT == 1) {
+      launch_(scan_step_kernel<T, S / 4>, dim3(unsigned(ceil_div(s.channels, 32)), unsigned(s.batch)), kScanThreads,
+              sums, s);
+      return;
+    }
+    constexpr int kChannels = many_channels(S);
+    const int shared = kManySequences * sums + s.states * kChannels * int(sizeof(float2));
+    allow_shared_memory(scan_step_many_kernel<T, S>, shared, "decode step");
+    launch_(scan_step_many_kernel<T, S>,
+            dim3(unsigned(ceil_div(s.channels, kChannels)), unsigned(ceil_div(s.batch, kManySequences))),
+            dim3(kChannels, kManySequences), shared, s);
   }
 
-  void add(const void* weights, const void* input, int64_t columns) {
+  /// `next`: weights that a later kernel reads.
+  void add(const void* weights, const void* input, int64_t columns, const Ahead& next) {
     launch_(residual_kernel<T, NT>, dim3(columns_, unsigned(ceil_div(a_.d_model, 16))), kProductThreads, 0,
-            shape(weights, input, columns, 1), a_.residual, a_.stream, int(a_.d_model));
+            shape(weights, input, columns, 1), a_.residual, a_.stream, int(a_.d_model), next);
   }
 
   void choose() {

@@ -41,15 +41,23 @@ static __global__ void choose_kernel(const ChooseArgs a) {
   await_predecessors();
   const float* row = a.logits + blockIdx.y * a.vocabulary;
   Candidate best{0, -1};
-  for (int v = blockIdx.x * blockDim.x + threadIdx.x; v < a.usable; v += gridDim.x * blockDim.x) {
-    bool allowed = true;
-    for (int f = 0; f < a.forbidden_count; ++f) allowed = allowed && v != a.forbidden[f];
-    if (!allowed) continue;
-    const float x = __ldcg(row + v);
-    if (!(x < INFINITY))
-      best.id = -2;
-    else if (x > -INFINITY)
-      best = better(best, {x, v});
+  constexpr int kEach = 8;  // logits of a thread that are under way at once
+  const int step = gridDim.x * blockDim.x;
+  for (int begin = blockIdx.x * blockDim.x + threadIdx.x; begin < a.usable; begin += kEach * step) {
+    float x[kEach];
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) x[i] = begin + i * step < a.usable ? __ldcg(row + begin + i * step) : -INFINITY;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int v = begin + i * step;
+      bool allowed = true;
+      for (int f = 0; f < a.forbidden_count; ++f) allowed = allowed && v != a.forbidden[f];
+      if (!allowed) continue;
+      if (!(x[i] < INFINITY))
+        best.id = -2;
+      else if (x[i] > -INFINITY)
+        best = better(best, {x[i], v});
+    }
   }
   best = best_of_block(best);
   if (threadIdx.x == 0) a.candidates[blockIdx.y * gridDim.x + blockIdx.x] = best;

@@ -95,6 +95,21 @@ __device__ inline void release_dependents() { asm volatile("griddepcontrol.launc
 /// Everything that earlier kernels of the step wrote is visible from here on.
 __device__ inline void await_predecessors() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
+/// Memory that a later kernel of the step will read.
+struct Ahead {
+  const void* data;
+  int64_t bytes;
+};
+/// Asks for the block's share of it to come to the L2 cache; nothing waits.
+__device__ inline void prefetch_share(const Ahead& ahead) {
+  const int blocks = gridDim.x * gridDim.y, block = blockIdx.y * gridDim.x + blockIdx.x;
+  const int64_t share = ((ahead.bytes + blocks - 1) / blocks + 127) / 128 * 128, begin = block * share;
+  const int64_t bytes = (ahead.bytes - begin < share ? ahead.bytes - begin : share) / 16 * 16;
+  if (threadIdx.x != 0 || threadIdx.y != 0 || bytes <= 0) return;
+  const uintptr_t first = reinterpret_cast<uintptr_t>(ahead.data) / 16 * 16 + begin;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(first), "r"(static_cast<uint32_t>(bytes)));
+}
+
 __device__ inline float silu(float x) { return x * sigmoid(x); }
 
 struct ProductShape {
@@ -127,9 +142,10 @@ struct ProductSums {
 };
 
 /// Fills `s`; ends with a barrier. `first`: sequence tile at which the block's columns begin. Blocks of the same rows
-/// are neighbours (blockIdx.x), so that weights leave memory once.
-template <class T, int NT, int MT>
-__device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, int first) {
+/// are neighbours (blockIdx.x), so that weights leave memory once. `meanwhile` runs where earlier kernels' results can
+/// be asked for.
+template <class T, int NT, int MT, class Meanwhile>
+__device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, int first, Meanwhile meanwhile) {
   constexpr int kChunk = (sizeof(T) == 2 ? 12 : 6) / MT;  // weight fragments a lane holds per row tile
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int per_warp = (p.steps + kProductWarps - 1) / kProductWarps;
@@ -146,8 +162,9 @@ __device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, in
   load(begin);
   release_dependents();
   await_predecessors();
-  // Inputs are asked for a dozen fragments at a time: one latency, not a dozen.
-  constexpr int kGroup = kChunk < 12 / NT ? kChunk : 12 / NT;
+  meanwhile();
+  // Inputs are asked for many fragments at a time: one latency, not a dozen.
+  constexpr int kFragments = MT == 1 ? 24 : 12, kGroup = kChunk < kFragments / NT ? kChunk : kFragments / NT;
   static_assert(kChunk % kGroup == 0);
   float acc[MT][NT][4] = {}, squares[NT] = {};
   for (int k = begin; k < end; k += kChunk) {
