@@ -232,6 +232,10 @@ TEST(ScanErrors, OneLineNamesArgumentExpectedAndFound) {
               in.reset = at::zeros({2, 6}, at::kByte);
             }),
             "scan: argument 'reset': expected uint8 (2, 5), found uint8 (2, 6)");
+  EXPECT_EQ(refused([](auto& in, auto&) {
+              in.delta = at::from_blob(in.u.data_ptr(), {2, 5, 3}, {3, int64_t{1} << 28, 1}, in.u.options());
+            }),
+            "scan: argument 'delta': expected a time stride of at most 134217727 elements, found 268435456");
 }
 
 }  // namespace

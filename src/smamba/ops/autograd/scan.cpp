@@ -8,6 +8,14 @@ namespace smamba::ops {
 
 namespace {
 bool selective(const at::Tensor& projection) { return projection.dim() == 3; }
+
+/// With the time stride that kernels can step over.
+Sequence steps(const at::Tensor& x, const char* argument) {
+  require(x.size(1) <= 1 || x.stride(1) <= kMaxTimeStride,
+          "scan: argument '{}': expected a time stride of at most {} elements, found {}", argument,
+          kMaxTimeStride, x.stride(1));
+  return sequence(x);
+}
 }  // namespace
 
 ScanArgs scan_args(const Slots& s, const ScanOptions& options) {
@@ -19,10 +27,10 @@ ScanArgs scan_args(const Slots& s, const ScanOptions& options) {
   args.softplus = options.softplus;
   args.shift = static_cast<float>(options.shift);
   args.dtype = kernel_dtype(s[kU]);
-  args.u = sequence(s[kU]), args.delta = sequence(s[kDelta]);
-  if (s[kZ].defined()) args.z = sequence(s[kZ]);
-  selective(s[kB]) ? void(args.b_sel = sequence(s[kB])) : void(args.b_fixed = floats(s[kB]));
-  selective(s[kC]) ? void(args.c_sel = sequence(s[kC])) : void(args.c_fixed = floats(s[kC]));
+  args.u = steps(s[kU], "u"), args.delta = steps(s[kDelta], "delta");
+  if (s[kZ].defined()) args.z = steps(s[kZ], "z");
+  selective(s[kB]) ? void(args.b_sel = steps(s[kB], "B")) : void(args.b_fixed = floats(s[kB]));
+  selective(s[kC]) ? void(args.c_sel = steps(s[kC], "C")) : void(args.c_fixed = floats(s[kC]));
   args.a = floats(s[kA]), args.gain = floats(s[kGain]), args.skip = floats(s[kSkip]);
   args.delta_bias = floats(s[kDeltaBias]), args.initial_state = floats(s[kInitial]);
   args.reset = bytes(s[kReset]);
@@ -43,7 +51,7 @@ torch::autograd::variable_list scan_forward(Slots& s, const ScanOptions& options
 
 ScanGradients scan_gradients(const Slots& s, const Slots& d, const at::Tensor& d_out, const at::Tensor& d_final) {
   ScanGradients g;
-  g.d_out = sequence(d_out), g.d_final_state = floats(d_final);
+  g.d_out = steps(d_out, "d_out"), g.d_final_state = floats(d_final);
   g.d_u = sequence(d[kU]), g.d_delta = sequence(d[kDelta]);
   if (d[kZ].defined()) g.d_z = sequence(d[kZ]);
   if (d[kB].defined()) selective(s[kB]) ? void(g.d_b_sel = sequence(d[kB])) : void(g.d_b_fixed = floats(d[kB]));
