@@ -15,8 +15,8 @@ namespace smamba::infer {
 namespace {
 
 // Documents of one and more bytes, shorter and longer than the windows below.
-const std::vector<std::string> kDocuments = {"a", std::string(303, 'x'), "def f(x):\n  return x\n",
-                                             "\xE2\x82\xAC", "middle of the road"};
+const std::vector<std::string> kDocuments = {"a", std::string(303, 'x'), "def f(x):\n  return x\n", "\xE2\x82\xAC",
+                                             "middle of the road"};
 constexpr uint64_t kBytes = 1 + 303 + 21 + 3 + 18, kTokens = kBytes + 5;  // an end of text each
 
 class PerplexityTest : public ::testing::Test {

@@ -88,7 +88,8 @@ TEST_F(Checkpoints, KeepsTheLatestAndTheBest) {
   EXPECT_EQ(find_checkpoint(folder, "best"), store.path(60));
   EXPECT_EQ(find_checkpoint(folder, "60"), store.path(60));
   EXPECT_EQ(find_checkpoint(store.path(60)), store.path(60));
-  EXPECT_NE(message([&] { find_checkpoint(folder, "61"); }, Exit::kUsage).find("the checkpoint '61'"), std::string::npos);
+  EXPECT_NE(message([&] { find_checkpoint(folder, "61"); }, Exit::kUsage).find("the checkpoint '61'"),
+            std::string::npos);
   EXPECT_NE(message([&] { find_checkpoint(folder, "last"); }, Exit::kUsage).find("found 'last'"), std::string::npos);
   EXPECT_NE(message([&] { find_checkpoint(folder / "x"); }, Exit::kUsage).find("no such"), std::string::npos);
   store.discard_after(60);

@@ -12,8 +12,8 @@ bool selective(const at::Tensor& projection) { return projection.dim() == 3; }
 /// With the time stride that kernels can step over.
 Sequence steps(const at::Tensor& x, const char* argument) {
   require(x.size(1) <= 1 || x.stride(1) <= kMaxTimeStride,
-          "scan: argument '{}': expected a time stride of at most {} elements, found {}", argument,
-          kMaxTimeStride, x.stride(1));
+          "scan: argument '{}': expected a time stride of at most {} elements, found {}", argument, kMaxTimeStride,
+          x.stride(1));
   return sequence(x);
 }
 }  // namespace
