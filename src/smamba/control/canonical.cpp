@@ -117,6 +117,7 @@ Matrix modal_matrix(const Spectrum& spectrum) {
 std::vector<double> modal_input(const Spectrum& spectrum) {
   spectrum.require_stable("modal input");
   std::vector<double> gamma;
+  gamma.reserve(spectrum.real.size() + 2 * spectrum.pairs.size());
   for (const double p : spectrum.real) gamma.push_back(std::sqrt(-2 * p));
   for (const auto& p : spectrum.pairs) {
     gamma.push_back(std::sqrt(-2 * p.real()));

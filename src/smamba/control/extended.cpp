@@ -9,7 +9,6 @@ namespace {
 
 __extension__ using uint128 = unsigned __int128;
 constexpr int kLimbs = Extended::kLimbs;
-constexpr int kBits = Extended::kBits;
 using Wide = std::array<uint64_t, kLimbs + 1>;  // a significand with a guard limb below
 
 // Shifts right by `count` bits, dropping what falls out.

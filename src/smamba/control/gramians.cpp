@@ -52,8 +52,6 @@ MatrixOf<T> lyapunov_by_doubling(const MatrixOf<T>& a, const MatrixOf<T>& q, con
 // Entries below 2^-bits of the largest still matter where coordinates are badly scaled; extended precision has bits to
 // spare.
 constexpr double kExtendedBits = 400, kDoubleBits = 60;
-constexpr int64_t kLostPivot =
-    300;  // a pivot below 2^-300 of its diagonal is rounding error: the system is not minimal
 
 ExtendedMatrix extended_lyapunov(const Matrix& a, const ExtendedMatrix& q, const Extended& s0) {
   if (a.rows() <= kExtendedOrder) return lyapunov_by_doubling(to_extended(a), q, s0, kExtendedBits);

@@ -155,6 +155,7 @@ std::vector<Extended> to_extended(const std::vector<double>& v) { return {v.begi
 
 std::vector<double> to_double(const std::vector<Extended>& v) {
   std::vector<double> out;
+  out.reserve(v.size());
   for (const Extended& x : v) out.push_back(narrow(x.to_long_double()));
   return out;
 }

@@ -23,7 +23,7 @@ ExtendedComplex derivative_at(const std::vector<std::complex<double>>& poles, si
 Extended gamma_of(double real_part) { return sqrt(Extended(-2 * real_part)); }
 
 Matrix rounded(const ExtendedMatrix& m, const char* what) {
-  const Matrix out = to_double(m);
+  Matrix out = to_double(m);
   require(all_finite(out), "{}: an entry overflows double; the spectrum is too large for controllable coordinates",
           what);
   return out;

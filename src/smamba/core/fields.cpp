@@ -174,7 +174,7 @@ void walk_json(const FieldList& list, const nlohmann::json& json, const std::str
   if (!json.is_object())
     fail(Exit::kUsage, "{}: key '{}': expected a table, found {}", source, prefix, json.type_name());
   for (const auto& [name, node] : json.items()) {
-    const std::string key = prefix.empty() ? name : prefix + "." + name;
+    const std::string key = prefix.empty() ? name : fmt::format("{}.{}", prefix, name);
     if (list.is_table(key)) {
       walk_json(list, node, key, source);
       continue;
@@ -217,6 +217,7 @@ std::string field_text(const FieldValue& value) {
   if (value.shape == FieldValue::Shape::kUnset) return "none";
   if (value.shape == FieldValue::Shape::kScalar) return scalar_text(value.items[0]);
   std::vector<std::string> parts;
+  parts.reserve(value.items.size());
   for (const FieldScalar& item : value.items) parts.push_back(scalar_text(item));
   return "[" + join(parts) + "]";
 }

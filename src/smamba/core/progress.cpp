@@ -43,7 +43,7 @@ std::string short_number(double x) {
 
 std::string short_duration(double seconds) {
   if (!(seconds < 1e9)) return "?";
-  const auto s = static_cast<int64_t>(std::max(seconds, 0.0) + 0.5);
+  const auto s = std::llround(std::max(seconds, 0.0));
   if (s < 60) return fmt::format("{}s", s);
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
   if (s < 86400) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);

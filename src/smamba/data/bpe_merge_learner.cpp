@@ -19,6 +19,7 @@ MergeLearner::MergeLearner(const std::vector<std::string>& special, const WordCo
   for (const std::string& name : special) add_token(name);
   // Two-byte UTF-8 sorts as its code points do, and one-byte forms come first.
   std::vector<std::string> alphabet;
+  alphabet.reserve(256);
   for (int b = 0; b < 256; ++b) alphabet.emplace_back(spelling_of_byte(static_cast<uint8_t>(b)));
   std::sort(alphabet.begin(), alphabet.end(), [](const auto& a, const auto& b) {
     return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) {

@@ -134,9 +134,12 @@ class ColumnarSource final : public BlockSource {
     receive(out.lengths.data(), count * 8);
     uint64_t sum = 0;
     const uint64_t left = frame.size - 8 - 8 * count;
-    for (uint64_t length : out.lengths)
-      if (length < kOversizedText && (length > left / unit || (sum += length * unit) > left))
+    for (uint64_t length : out.lengths) {
+      if (length >= kOversizedText) continue;
+      if (length > left / unit || length * unit > left - sum)
         protocol("lengths inside the frame", std::to_string(length));
+      sum += length * unit;
+    }
     if (sum != left) protocol(fmt::format("{} bytes of rows", left), std::to_string(sum));
     out.bytes.reserve(sum + simdjson::SIMDJSON_PADDING);
     out.bytes.resize(sum);

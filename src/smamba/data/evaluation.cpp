@@ -27,7 +27,7 @@ std::vector<uint64_t> limited(const TokenStore& store, std::vector<uint64_t> doc
 
 }  // namespace
 
-EvaluationLoader::EvaluationLoader(std::shared_ptr<const TokenStore> store, std::vector<uint64_t> documents,
+EvaluationLoader::EvaluationLoader(const std::shared_ptr<const TokenStore>& store, std::vector<uint64_t> documents,
                                    const EvaluationOptions& options)
     : options_(options) {
   require(options.batch_size >= 1 && options.length >= 1,

@@ -25,7 +25,7 @@ struct EvaluationOptions {
 /// which.
 class EvaluationLoader {
  public:
-  EvaluationLoader(std::shared_ptr<const TokenStore> store, std::vector<uint64_t> documents,
+  EvaluationLoader(const std::shared_ptr<const TokenStore>& store, std::vector<uint64_t> documents,
                    const EvaluationOptions& options);
 
   /// Batches of this process; the same on every rank.
