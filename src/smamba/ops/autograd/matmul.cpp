@@ -110,8 +110,7 @@ at::Tensor onednn_product(Form form, const at::Tensor& left, const at::Tensor& r
       return rows_of(at::convolution(image(left), filter(right), bias, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1));
     case Form::kNN: {
       const at::Tensor input = at::empty({left.size(0), right.size(1)}, left.options());
-      const at::Tensor out = rows_of(convolution_gradient(image(left), image(input), filter(right), 0));
-      return bias ? out + *bias : out;
+      return rows_of(convolution_gradient(image(left), image(input), filter(right), 0));
     }
     default: {
       const at::Tensor weight = at::empty({left.size(1), right.size(1)}, left.options());
@@ -184,7 +183,9 @@ at::Tensor product(Form form, const Operand& left, const Operand& right, const s
     default:
       break;
   }
-  const at::Tensor a = ready(sides.left), b = ready(sides.right);
+  // Made ready as they are stored: a transposed copy would be slow.
+  const Sides plain(form, {ready(left)}, {ready(right)});
+  const at::Tensor &a = plain.left.values, &b = plain.right.values;
   if (form == Form::kTN && a.scalar_type() == at::kBFloat16)
     return a.is_cuda() ? at::mm(a, b, at::kFloat) : at::mm(a, b).to(at::kFloat);
   return bias ? at::addmm(*bias, a, b) : at::mm(a, b);
@@ -199,7 +200,8 @@ at::Tensor product_into(const at::Tensor& out, Form form, const Operand& left, c
     return out;
   }
   if (library == MatmulLibrary::kBlas) {
-    const at::Tensor a = ready(sides.left), b = ready(sides.right);
+    const Sides plain(form, {ready(left)}, {ready(right)});
+    const at::Tensor &a = plain.left.values, &b = plain.right.values;
     if (a.scalar_type() == out.scalar_type()) return accumulate ? result.addmm_(a, b) : at::mm_out(result, a, b);
     if (a.is_cuda() && out.scalar_type() == at::kFloat)
       return accumulate ? at::addmm_out(result, out, a, b, at::kFloat) : at::mm_out(result, a, b, at::kFloat);

@@ -38,7 +38,7 @@ enum class Form {
   kTN,  // left (R, N)ᵀ · right (R, K): the gradient of its weight
 };
 
-/// The product (+ bias, a row; not for kTN), in product_type of the operands; kTN of bfloat16 numbers in float32, for
+/// The product (kNT: + bias, a row), in product_type of the operands; kTN of bfloat16 numbers in float32, for
 /// which a CPU with native bfloat16 rounds the sum once.
 at::Tensor product(Form form, const Operand& left, const Operand& right, const std::optional<at::Tensor>& bias = {});
 /// out = product, or += where `accumulate`, for `out` of any floating dtype with adjacent columns. Returns it.
