@@ -20,6 +20,7 @@ endfunction()
 
 # Common settings of every target of ours; torch: TRUE for code that includes libtorch.
 function(smamba_target target torch)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${SMAMBA_UNITY} UNITY_BUILD_BATCH_SIZE 6)
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR}/src)
   target_link_libraries(${target} PRIVATE smamba_warnings PUBLIC smamba_deps smamba_openmp)
   if(torch)

@@ -1,44 +1,30 @@
 // The program as a user meets it: exit codes, one-line errors, kills and resumes.
 #include <fmt/format.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
+#include <string>
 #include <thread>
+#include <vector>
 
+#include "cli/command_testing.h"
 #include "smamba/core/file.h"
 
 namespace smamba {
 namespace {
 namespace fs = std::filesystem;
 
-struct Result {
-  int code;
-  std::string output;
-};
-
-class TrainCommand : public testing::Test {
+class TrainCommand : public testing::Command {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("smamba-cli-" + std::to_string(::getpid()));
-    fs::remove_all(folder_);
-    fs::create_directories(folder_ / "text");
+  TrainCommand() {
     for (int i = 0; i < 30; ++i)
-      std::ofstream(folder_ / "text" / (std::to_string(i) + ".py"))
-          << "value_" << i * 37 << " = [x * " << i << " for x in range(100)]\nprint(value_" << i * 37 << ")\n";
-    ASSERT_EQ(run("data prepare text -o store").code, 0);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  Result run(const std::string& arguments) {
-    const std::string out = (folder_ / "out").string();
-    const int status = std::system(
-        fmt::format("cd '{}' && '{}' {} >'{}' 2>&1", folder_.string(), SMAMBA_PROGRAM, arguments, out).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(out)};
+      write(fmt::format("text/{}.py", i),
+            fmt::format("value_{0} = [x * {1} for x in range(100)]\nprint(value_{0})\n", i * 37, i));
+    EXPECT_EQ(run("data prepare text -o store").code, 0);
   }
 
   // Starts the program and comes back once `file` exists.
@@ -83,8 +69,6 @@ class TrainCommand : public testing::Test {
     for (const auto& a : train(output, resume)) line += "'" + a + "' ";
     return run(line);
   }
-
-  fs::path folder_;
 };
 
 TEST_F(TrainCommand, DevicePrecisionAndThreadsAreOptionsToo) {
@@ -140,43 +124,36 @@ TEST_F(TrainCommand, InterruptsEndWithACleanCheckpointAndTheirExitCode) {
   EXPECT_EQ(run_until(endless, "long/metrics.jsonl", SIGINT), 130);
 }
 
-TEST_F(TrainCommand, RefusalsAreOneLineWithTheFixedCode) {
-  const auto refused = [&](const std::string& arguments, int code, const std::string& names) {
-    const Result r = run(arguments);
-    EXPECT_EQ(r.code, code) << arguments << "\n" << r.output;
-    EXPECT_EQ(std::count(r.output.begin(), r.output.end(), '\n'), 1) << arguments << "\n" << r.output;
-    EXPECT_NE(r.output.find(names), std::string::npos) << arguments << "\n" << r.output;
-  };
-  refused("train -o x", 2, "data.store");
-  refused("train -d missing -o x", 74, "missing");
-  refused("train -d store -o x --set model.d_modle=3", 2, "d_model");
-  refused("train -d store -o x --set steps=many", 2, "steps");
-  refused("train -d store -o x -p sc-mambo", 2, "sc-mamba");
-  refused("train -d store -o x --set model.mixer.d_state=1000", 2, "d_state");
-  refused("train -d text/0.py -o x", 65, "0.py");
+TEST_F(TrainCommand, RefusalsAreOneLineWithTheFixedCodeAndLeaveNothing) {
+  expect_refused("train -o out", 2, "data.store");
+  expect_refused("train -d missing -o out", 74, "missing");
+  expect_refused("train -d store -o out --set model.d_modle=3", 2, "d_model");
+  expect_refused("train -d store -o out --set steps=many", 2, "steps");
+  expect_refused("train -d store -o out -p sc-mambo", 2, "sc-mamba");
+  expect_refused("train -d store -o out --set model.mixer.d_state=1000", 2, "d_state");
+  expect_refused("train -d text/0.py -o out", 65, "0.py");
   for (const char* key : {"optimizer.lr", "optimizer.clip", "model.mixer.dt_max", "model.mixer.input_scale"})
-    refused(fmt::format("train -d store -o x --set {}=inf", key), 2, key);
-  refused("train -d store -o x --set optimizer.beta2=1", 2, "optimizer.beta2");
+    expect_refused(fmt::format("train -d store -o out --set {}=inf", key), 2, key);
+  expect_refused("train -d store -o out --set optimizer.beta2=1", 2, "optimizer.beta2");
   for (const char* device : {"foo", "meta", "cuda:", "cuda:-1", "cuda:1000"}) {
-    refused(fmt::format("train -d store -o x --set data.validation_fraction=0.2 --set device={}", device), 2,
-            "device: expected");
-    refused(fmt::format("bench decode --device {}", device), 2, "--device: expected");
+    expect_refused(fmt::format("train -d store -o out --set data.validation_fraction=0.2 --set device={}", device), 2,
+                   "device: expected");
+    expect_refused(fmt::format("bench decode --device {}", device), 2, "--device: expected");
   }
-  refused("train --nonsense", 2, "nonsense");
-  refused("generate missing --prompt x", 2, "missing");
-  refused("eval missing --data store", 2, "missing");
-  refused("info missing", 2, "missing");
-  std::ofstream(folder_ / "bad.toml") << "steps = 3\nlenght = 5\n";
-  refused("train -d store -o x -c bad.toml", 2, "bad.toml:2");
-  EXPECT_FALSE(fs::exists(folder_ / "x"));
+  expect_refused("train --nonsense", 2, "nonsense");
+  expect_refused("generate missing --prompt x", 2, "missing");
+  expect_refused("eval missing --data store", 2, "missing");
+  expect_refused("info missing", 2, "missing");
+  write("bad.toml", "steps = 3\nlenght = 5\n");
+  expect_refused("train -d store -o out -c bad.toml", 2, "bad.toml:2");
 }
 
 TEST_F(TrainCommand, TheMiddleIsAskedForAsTheRunWasTrained) {
   std::string line;
   for (const auto& a : train("spm", false)) line += "'" + a + "' ";
   ASSERT_EQ(run(line + "--set steps=10 --set fim.rate=1 --set fim.spm_rate=1").code, 0);
-  std::ofstream(folder_ / "prefix") << "value = [";
-  std::ofstream(folder_ / "suffix") << "]\n";
+  write("prefix", "value = [");
+  write("suffix", "]\n");
   const auto fill = [&](const std::string& order) {
     const Result r = run("--quiet generate spm --prefix-file prefix --suffix-file suffix -n 40 " + order);
     EXPECT_EQ(r.code, 0) << r.output;
@@ -196,21 +173,18 @@ TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
   const Result one = run("generate run --prompt 'value' --max-tokens 20 --seed 3"),
                two = run("generate run --prompt 'value' --max-tokens 20 --seed 3");
   EXPECT_EQ(one.code, 0) << one.output;
-  std::ofstream(folder_ / "prefix") << "value = [";
-  std::ofstream(folder_ / "suffix") << "]\n";
+  write("prefix", "value = [");
+  write("suffix", "]\n");
   EXPECT_EQ(run("generate run --prefix-file prefix --suffix-file suffix --max-tokens 5").code, 0);
   EXPECT_EQ(run("info run --json").code, 0);
   EXPECT_EQ(run("eval run --data store --per-token missing/tokens.tsv").code, 74);
-  std::ofstream(folder_ / "run/checkpoints/step-00000060/state.json") << "{\"step\": 60}";
+  write("run/checkpoints/step-00000060/state.json", "{\"step\": 60}");
   const Result bad = run_train("run", true);
   EXPECT_EQ(bad.code, 65) << bad.output;
   EXPECT_NE(bad.output.find("state.json"), std::string::npos) << bad.output;
   for (const char* bad : {"-n -1", "-n 99999999999999999999", "-n 1.5", "--top-k -1", "--samples 0", "--seed -1",
                           "--threads many", "--stop ''", "--top-p nan", "--temperature inf", "--checkpoint 77"}) {
-    const Result r = run(fmt::format("generate run {}", bad));
-    EXPECT_EQ(r.code, 2) << bad << "\n" << r.output;
-    EXPECT_EQ(std::count(r.output.begin(), r.output.end(), '\n'), 1) << r.output;
-    EXPECT_NE(r.output.find("expected"), std::string::npos) << r.output;
+    expect_refused(fmt::format("generate run {}", bad), 2, "expected");
   }
   EXPECT_EQ(run("--help").code, 0);
 }

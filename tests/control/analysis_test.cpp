@@ -8,8 +8,6 @@
 namespace smamba::control {
 namespace {
 
-constexpr double kEps = 0x1p-52;
-
 StateSpace random_system(size_t n, uint64_t seed) {
   // Shifted left of its own norm: stable.
   const Matrix a = random_matrix(n, n, seed);

@@ -7,8 +7,6 @@
 namespace smamba::control {
 namespace {
 
-constexpr double kEps = 0x1p-52;
-
 TEST(CanonicalForm, ByHand) {
   const StateSpace s = controllable_form({6, 11, 6}, {1, 2, 3}, 4);
   EXPECT_EQ(max_difference(s.a, Matrix{{0, 1, 0}, {0, 0, 1}, {-6, -11, -6}}), 0);

@@ -8,8 +8,6 @@
 namespace smamba::control {
 namespace {
 
-constexpr double kEps = 0x1p-52;
-
 TEST(Expm, ClosedForms) {
   EXPECT_EQ(max_difference(expm(Matrix(3, 3)), Matrix::identity(3)), 0);
   const double x = expm(Matrix{{-2.5}})(0, 0);

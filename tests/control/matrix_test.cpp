@@ -7,8 +7,6 @@
 namespace smamba::control {
 namespace {
 
-constexpr double kEps = 0x1p-52;
-
 Matrix hilbert(size_t n) {
   Matrix m(n, n);
   for (size_t i = 0; i < n; ++i)

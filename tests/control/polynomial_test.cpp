@@ -8,8 +8,6 @@
 namespace smamba::control {
 namespace {
 
-constexpr double kEps = 0x1p-52;
-
 TEST(Coefficients, ByHand) {
   EXPECT_EQ(coefficients(Spectrum{{-1, -2, -3}, {}}), (std::vector<double>{6, 11, 6}));
   EXPECT_EQ(coefficients(Spectrum{{}, {{-1, 2}}}), (std::vector<double>{5, 2}));

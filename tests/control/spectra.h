@@ -12,6 +12,8 @@
 
 namespace smamba::control {
 
+inline constexpr double kEps = 0x1p-52;
+
 struct NamedSpectrum {
   std::string name;
   Spectrum spectrum;

@@ -9,8 +9,6 @@
 namespace smamba::control {
 namespace {
 
-constexpr double kEps = 0x1p-52;
-
 TEST(Stress, RootsOfWildPolynomialsAreRoots) {
   for (uint64_t seed = 0; seed < 60; ++seed) {
     Random random(seed, "wild");

@@ -17,7 +17,7 @@ namespace {
 // Documents of one and more bytes, shorter and longer than the windows below.
 const std::vector<std::string> kDocuments = {"a", std::string(303, 'x'), "def f(x):\n  return x\n", "\xE2\x82\xAC",
                                              "middle of the road"};
-constexpr uint64_t kBytes = 1 + 303 + 21 + 3 + 18, kTokens = kBytes + 5;  // an end of text each
+constexpr uint64_t kTextBytes = 1 + 303 + 21 + 3 + 18, kTokens = kTextBytes + 5;  // an end of text each
 
 class PerplexityTest : public ::testing::Test {
  protected:
@@ -47,10 +47,11 @@ TEST_F(PerplexityTest, OfAUniformModelIsItsVocabulary) {
   const Perplexity p = evaluate(model, loader(2, 16));
   EXPECT_EQ(p.tokens, static_cast<int64_t>(kTokens));
   EXPECT_EQ(p.documents, 5);
-  EXPECT_EQ(p.bytes, static_cast<double>(kBytes));
+  EXPECT_EQ(p.bytes, static_cast<double>(kTextBytes));
   // A float32 sum of 269 equal exponentials: relative 269 · 2^-24 at worst.
   EXPECT_NEAR(p.perplexity(), 269, 269 * 2e-5);
-  EXPECT_NEAR(p.bits_per_byte(), std::log2(269.0) * static_cast<double>(kTokens) / static_cast<double>(kBytes), 1e-4);
+  EXPECT_NEAR(p.bits_per_byte(), std::log2(269.0) * static_cast<double>(kTokens) / static_cast<double>(kTextBytes),
+              1e-4);
 }
 
 TEST_F(PerplexityTest, EveryTokenIsScoredOnceWithItsDocumentsOwnPast) {

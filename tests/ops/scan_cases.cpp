@@ -36,8 +36,6 @@ Operator ScanProblem::definition() const {
 }
 
 namespace {
-const Discretization kRules[] = {Discretization::kZoh, Discretization::kEulerB, Discretization::kBilinear};
-
 ScanCase make_case(Transition transition, Discretization rule, bool b, bool c, bool extras) {
   ScanCase result;
   result.options.transition = transition;

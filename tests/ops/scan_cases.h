@@ -9,6 +9,9 @@
 
 namespace smamba::test {
 
+inline constexpr ops::Discretization kRules[] = {ops::Discretization::kZoh, ops::Discretization::kEulerB,
+                                                 ops::Discretization::kBilinear};
+
 struct ScanCase {
   std::string name;
   ops::ScanOptions options;

@@ -107,8 +107,6 @@ void expect_same(const Operator& a, const Operator& b, const Tensors& inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) expect_close(left.gradients[i], right.gradients[i], 1e-10, names[i]);
 }
 
-const Discretization kRules[] = {Discretization::kZoh, Discretization::kEulerB, Discretization::kBilinear};
-
 TEST(ScanForms, ControllableModalEqualsCompanion) {
   for (const auto& spectrum : kSpectra) {
     const int64_t n = spectrum.size();

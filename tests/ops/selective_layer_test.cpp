@@ -28,7 +28,7 @@ SelectiveLayerInputs inputs(at::ScalarType type, int64_t length, bool selects_b,
   return in;
 }
 
-Tensors leaves(const SelectiveLayerInputs& in) {
+Tensors parameters_of(const SelectiveLayerInputs& in) {
   Tensors all{in.xz, in.conv_weight, *in.conv_bias, in.x_proj, in.dt_proj, in.A, *in.gain, *in.skip, *in.delta_bias};
   if (in.B0) all.push_back(*in.B0);
   if (in.C0) all.push_back(*in.C0);
@@ -60,7 +60,7 @@ Tensors outputs_and_gradients(const SelectiveLayerInputs& in, const std::functio
   const at::Tensor out = run();
   const at::Tensor along = Source(7).normal(out.sizes(), at::kFloat).to(out.options());
   Tensors all{out.detach()};
-  for (const at::Tensor& g : torch::autograd::grad({out}, leaves(in), {along})) all.push_back(g);
+  for (const at::Tensor& g : torch::autograd::grad({out}, parameters_of(in), {along})) all.push_back(g);
   return all;
 }
 

@@ -3,21 +3,15 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "smamba/core/error.h"
+#include "train/same_bits.h"
 
 namespace smamba::train {
 namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor x = a.contiguous(), y = b.contiguous();
-  return x.scalar_type() == y.scalar_type() && x.sizes() == y.sizes() &&
-         std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
-}
 
 std::string message(const std::function<void()>& f, Exit code) {
   try {

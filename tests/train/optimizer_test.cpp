@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
+#include "train/same_bits.h"
 
 namespace smamba::train {
 namespace {
@@ -21,10 +21,6 @@ std::vector<Parameter> parameters(uint64_t seed, at::ScalarType dtype = at::kFlo
     out.push_back({name, t, out.size() % 2 == 0});
   }
   return out;
-}
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  return a.nbytes() == b.nbytes() && std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
 }
 
 TEST(AdamW, FollowsItsDefinition) {

@@ -24,7 +24,7 @@ namespace smamba::cli {
 namespace {
 namespace fs = std::filesystem;
 
-struct Options {
+struct EvalCommand {
   ModelOptions model;
   std::vector<std::string> data;
   std::string part = "all", per_token;
@@ -60,7 +60,7 @@ bool is_store(const std::string& path) {
 }
 
 // The store that was named, or one made of the text files that were.
-std::shared_ptr<const data::TokenStore> open_data(const Options& o,
+std::shared_ptr<const data::TokenStore> open_data(const EvalCommand& o,
                                                   const std::shared_ptr<const data::Tokenizer>& tokenizer,
                                                   const TemporaryFolder& folder) {
   if (o.data.size() == 1 && is_store(o.data[0])) {
@@ -132,7 +132,7 @@ void print(const infer::Perplexity& p, bool json) {
       p.perplexity(), p.nats_per_token(), p.bits_per_byte(), p.tokens, p.documents, p.bytes, rate);
 }
 
-void run(const Options& o) {
+void run(const EvalCommand& o) {
   const infer::LoadedModel loaded = o.model.load();
   const TemporaryFolder folder;
   const auto store = open_data(o, loaded.tokenizer, folder);
@@ -160,7 +160,7 @@ void run(const Options& o) {
 }  // namespace
 
 void add_eval_command(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<EvalCommand>();
   CLI::App* c = app.add_subcommand(
       "eval", "perplexity and bits per byte of held-out text: whole documents, every token scored once");
   o->model.add(*c);

@@ -18,7 +18,7 @@
 namespace smamba::cli {
 namespace {
 
-struct Options {
+struct GenerateCommand {
   ModelOptions model;
   std::vector<std::string> prompts, prompt_files;
   std::string prefix_file, suffix_file, fim_order = "auto";
@@ -34,14 +34,14 @@ struct Request {
 };
 
 // The order that the run saw more often, unless one is asked for.
-data::FimOrder fim_order(const Options& o, const infer::LoadedModel& loaded) {
+data::FimOrder fim_order(const GenerateCommand& o, const infer::LoadedModel& loaded) {
   if (loaded.fim && loaded.fim->rate == 0) warn("{}: trained without fill-in-the-middle (fim.rate = 0)", o.model.path);
   if (o.fim_order == "auto")
     return loaded.fim && loaded.fim->spm_rate > 0.5 ? data::FimOrder::kSpm : data::FimOrder::kPsm;
   return o.fim_order == "spm" ? data::FimOrder::kSpm : data::FimOrder::kPsm;
 }
 
-std::vector<Request> requests(const Options& o, const infer::LoadedModel& loaded) {
+std::vector<Request> requests(const GenerateCommand& o, const infer::LoadedModel& loaded) {
   const data::Tokenizer& tokenizer = *loaded.tokenizer;
   std::vector<Request> distinct;
   const auto add_text = [&](const std::string& text) {
@@ -76,7 +76,7 @@ void print_json(const std::vector<Request>& all, const infer::GenerateResult& re
   }
 }
 
-void print_text(const Options& o, const std::vector<Request>& all, const infer::GenerateResult& result) {
+void print_text(const GenerateCommand& o, const std::vector<Request>& all, const infer::GenerateResult& result) {
   for (size_t i = 0; i < all.size(); ++i) {
     std::cout << fmt::format("{}--- {} of {} ({})\n", i == 0 ? "" : "\n", i + 1, all.size(),
                              infer::finish_name(result.generations[i].finish));
@@ -84,7 +84,7 @@ void print_text(const Options& o, const std::vector<Request>& all, const infer::
   }
 }
 
-void run(Options o) {
+void run(GenerateCommand o) {
   if (o.greedy) o.generate.sampling.temperature = 0;
   o.generate.sampling.check();
   o.generate.stop_at_end_of_text = !o.ignore_end;
@@ -116,7 +116,7 @@ void run(Options o) {
 }  // namespace
 
 void add_generate_command(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<GenerateCommand>();
   CLI::App* c = app.add_subcommand("generate", "continue prompts, or fill the middle between a prefix and a suffix");
   o->model.add(*c);
   auto& g = o->generate;

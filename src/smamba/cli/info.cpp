@@ -22,7 +22,7 @@ namespace {
 
 using models::LanguageModel;
 
-struct Options {
+struct InfoCommand {
   std::string target, preset, size;
   std::vector<std::string> set;
   bool json = false, presets = false;
@@ -139,7 +139,7 @@ void print_presets() {
   for (const auto& s : models::size_list()) fmt::print("  {:<28} {}\n", s.name, s.help);
 }
 
-void run(const Options& o) {
+void run(const InfoCommand& o) {
   if (o.presets) return print_presets();
   std::unique_ptr<LanguageModel> model;
   std::string name = o.target;
@@ -163,7 +163,7 @@ void run(const Options& o) {
 }  // namespace
 
 void add_info_command(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<InfoCommand>();
   CLI::App* c = app.add_subcommand(
       "info", "parameters, memory, operations and poles of a preset, a configuration or a checkpoint");
   c->add_option("target", o->target, "checkpoint, run folder or TOML configuration; none: --preset and --size");

@@ -17,7 +17,7 @@
 namespace smamba::cli {
 namespace {
 
-struct Options {
+struct TrainCommand {
   std::filesystem::path config;
   std::string output = "runs/run", store, preset, size, device, precision, threads;
   std::vector<std::string> set;
@@ -55,7 +55,7 @@ void print(const train::TrainSummary& s) {
   fmt::print("checkpoint: {}\n", s.checkpoint.string());
 }
 
-void run(const Options& o) {
+void run(const TrainCommand& o) {
   if (o.list) {
     fmt::print("{}", config_help<train::TrainConfig>());
     return;
@@ -88,7 +88,7 @@ void run(const Options& o) {
 }  // namespace
 
 void add_train_command(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<TrainCommand>();
   CLI::App* c = app.add_subcommand("train", "train a model on a token store");
   c->add_option("-c,--config", o->config, "TOML file; `smamba train --list-keys` prints every key")
       ->check(CLI::ExistingFile);

@@ -12,8 +12,8 @@ namespace {
 
 using LongComplex = std::complex<long double>;
 
-constexpr int kMaxOrder = 256;
-constexpr int kMaxSweeps = 2000;
+constexpr int kMaxDegree = 256;
+constexpr int kMaxIterations = 2000;
 constexpr int64_t kConverged = -300;  // a step below 2^-300 of the root: the next one would be below the precision
 constexpr int64_t kNoise = -500;      // |p(z)| below 2^-500 Σ |a_i z^i| is rounding error
 constexpr double kRealTolerance = 0x1p-60;
@@ -112,13 +112,13 @@ std::vector<ExtendedComplex> aberth(const std::vector<Extended>& a) {
   std::vector<ExtendedComplex> z = starting_points(a);
   std::vector<bool> done(z.size(), false);
   size_t left = z.size();
-  for (int sweep = 0; sweep < kMaxSweeps && left > 0; ++sweep)
+  for (int sweep = 0; sweep < kMaxIterations && left > 0; ++sweep)
     for (size_t k = 0; k < z.size(); ++k)
       if (!done[k] && improve(a, z, k)) {
         done[k] = true;
         --left;
       }
-  require(left == 0, "roots: {} of {} roots did not converge in {} sweeps", left, z.size(), kMaxSweeps);
+  require(left == 0, "roots: {} of {} roots did not converge in {} sweeps", left, z.size(), kMaxIterations);
   return z;
 }
 
@@ -148,7 +148,7 @@ Spectrum roots(const std::vector<double>& a) {
 }
 
 Spectrum roots(const std::vector<Extended>& coefficients) {
-  require(coefficients.size() <= kMaxOrder, "roots: expected a degree of at most {}, found {}", kMaxOrder,
+  require(coefficients.size() <= kMaxDegree, "roots: expected a degree of at most {}, found {}", kMaxDegree,
           coefficients.size());
   std::vector<Extended> a = coefficients;
   a.push_back(Extended(1));

@@ -11,7 +11,7 @@
 namespace smamba::data {
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581 stands for a space in pieces
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581 stands for a space in pieces
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
@@ -31,7 +31,7 @@ class SentencePieceTokenizer final : public Tokenizer {
                 .pad = first_of({"<|fim_pad|>", "<fim_pad>", "<pad>"})};
     if (special_.end_of_text < 0) special_.end_of_text = processor_.eos_id();
     const auto probe = processor_.EncodeAsIds("a");
-    adds_space_ = !probe.empty() && std::string_view(processor_.IdToPiece(probe[0])).starts_with(kSpace);
+    adds_space_ = !probe.empty() && std::string_view(processor_.IdToPiece(probe[0])).starts_with(kSpaceMark);
   }
 
   using Tokenizer::encode;
@@ -54,7 +54,8 @@ class SentencePieceTokenizer final : public Tokenizer {
       out += "\xEF\xBF\xBD";
       return;
     }
-    for (size_t at; (at = piece.find(kSpace)) != std::string_view::npos; piece.remove_prefix(at + kSpace.size()))
+    for (size_t at; (at = piece.find(kSpaceMark)) != std::string_view::npos;
+         piece.remove_prefix(at + kSpaceMark.size()))
       out.append(piece.substr(0, at)).push_back(' ');
     out += piece;
   }

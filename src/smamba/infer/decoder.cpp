@@ -1,15 +1,12 @@
 #include "smamba/infer/decoder.h"
 
-#include <sys/mman.h>
-
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <unordered_map>
 
 #include "smamba/core/error.h"
 #include "smamba/core/parallel.h"
 #include "smamba/infer/device_decoder.h"
+#include "smamba/infer/weight_arena.h"
 #include "smamba/ops/cpu/decode.h"
 
 namespace smamba::infer {
@@ -21,46 +18,10 @@ using ops::cpu::DecodeModel;
 using ops::cpu::DecodeScratch;
 using ops::cpu::PackedMatrix;
 
-// Memory that is only added to: large pages where the system has them, and room for prefetches beyond the end.
-class Arena {
- public:
-  Arena() = default;
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
-  ~Arena() {
-    for (void* block : blocks_) std::free(block);
-  }
-  void* allocate(int64_t bytes) {
-    constexpr size_t kLine = 64, kPage = size_t{2} << 20, kSlack = 4096, kBlock = size_t{64} << 20;
-    const size_t size = (static_cast<size_t>(bytes) + kLine - 1) / kLine * kLine;
-    if (size > left_) {
-      const size_t block = (std::max(size, kBlock) + kSlack + kPage - 1) / kPage * kPage;
-      void* memory = std::aligned_alloc(kPage, block);
-      if (memory == nullptr) fail(Exit::kOutOfMemory, "decoder: {} bytes of weights could not be allocated", block);
-      madvise(memory, block, MADV_HUGEPAGE);  // a hint: refusal costs speed only
-      blocks_.push_back(memory);
-      at_ = static_cast<char*>(memory);
-      left_ = block - kSlack;
-    }
-    void* out = at_;
-    at_ += size;
-    left_ -= size;
-    bytes_ += bytes;
-    return out;
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  std::vector<void*> blocks_;
-  char* at_ = nullptr;
-  size_t left_ = 0;
-  int64_t bytes_ = 0;
-};
-
 // Looks parameters up by name and packs them.
-class Packer {
+class HostPacker {
  public:
-  Packer(const models::LanguageModel& model, Arena& arena)
+  HostPacker(const models::LanguageModel& model, WeightArena& arena)
       : dtype_(model.precision() == models::Precision::kBFloat16 ? DType::kBFloat16 : DType::kFloat32), arena_(arena) {
     for (const auto& p : model.parameters()) parameters_.emplace(p.name, p.tensor.detach().contiguous());
   }
@@ -86,7 +47,7 @@ class Packer {
 
  private:
   DType dtype_;
-  Arena& arena_;
+  WeightArena& arena_;
   std::unordered_map<std::string, at::Tensor> parameters_;
 };
 
@@ -125,7 +86,7 @@ DecodeModel make_shape(const models::LanguageModel& model) {
 }
 
 void pack_mixer(DecodeLayer& layer, const DecodeModel& m, const models::Dynamics& dynamics, const std::string& prefix,
-                Packer& packer) {
+                HostPacker& packer) {
   const int64_t d = m.d_inner, inner = m.padded_inner();
   const at::Tensor in = packer.get(prefix + "in_proj.weight");
   layer.in_x = packer.matrix(in.narrow(0, 0, d));
@@ -149,7 +110,7 @@ void pack_mixer(DecodeLayer& layer, const DecodeModel& m, const models::Dynamics
 }  // namespace
 
 struct Decoder::Weights {
-  Arena arena;
+  WeightArena arena;
   DecodeModel model;
   int64_t bytes_per_token = 0;
   std::unique_ptr<DecodeScratch> scratch;
@@ -166,7 +127,7 @@ Decoder::Decoder(const models::LanguageModel& model) : weights_(std::make_unique
       model.config().mixer.discretisation);
   require(model.device().is_cpu(), "decoder: expected a model on the CPU, found {}", model.device().str());
   const at::NoGradGuard no_grad;
-  Packer packer(model, weights_->arena);
+  HostPacker packer(model, weights_->arena);
   DecodeModel& m = weights_->model = make_shape(model);
   // In the order of use.
   for (int64_t i = 0; i < model.config().n_layer; ++i) {
