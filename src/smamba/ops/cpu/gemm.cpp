@@ -53,27 +53,87 @@ HWY_INLINE float value(Stored<values> x) {
   }
 }
 
+#if HWY_TARGET != HWY_SCALAR
+using F4 = hn::FixedTag<float, 4>;
+using V4 = hn::Vec<F4>;
+
+template <Values values>
+HWY_INLINE V4 four_values(const Stored<values>* x) {
+  const F4 d;
+  const hn::RebindToUnsigned<F4> du;
+  if constexpr (values == Values::kBFloat16) {
+    const hn::Rebind<uint16_t, F4> bits;
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(bits, x))));
+  } else {
+    const V4 v = hn::LoadU(d, x);
+    if constexpr (values == Values::kFloat32) return v;
+    const auto bits = hn::BitCast(du, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1U));
+    const auto rounded = hn::And(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffU))), hn::Set(du, 0xffff0000U));
+    return hn::IfThenElse(hn::IsNaN(v), v, hn::BitCast(d, rounded));
+  }
+}
+
+// Four steps of a whole panel whose lines lie along the steps: squares of four by four are transposed, a last pair of
+// lines by halves.
+template <Values values, int64_t width>
+HWY_INLINE void transpose_steps(const Stored<values>* x, int64_t line, float* out) {
+  static_assert(width % 4 == 0 || width % 4 == 2);
+  const F4 d;
+  int64_t j = 0;
+  for (; j + 4 <= width; j += 4) {
+    const Stored<values>* from = x + j * line;
+    const V4 x0 = four_values<values>(from), x1 = four_values<values>(from + line),
+             x2 = four_values<values>(from + 2 * line), x3 = four_values<values>(from + 3 * line);
+    const V4 low02 = hn::InterleaveLower(d, x0, x2), high02 = hn::InterleaveUpper(d, x0, x2),
+             low13 = hn::InterleaveLower(d, x1, x3), high13 = hn::InterleaveUpper(d, x1, x3);
+    hn::StoreU(hn::InterleaveLower(d, low02, low13), d, out + j);
+    hn::StoreU(hn::InterleaveUpper(d, low02, low13), d, out + width + j);
+    hn::StoreU(hn::InterleaveLower(d, high02, high13), d, out + 2 * width + j);
+    hn::StoreU(hn::InterleaveUpper(d, high02, high13), d, out + 3 * width + j);
+  }
+  if constexpr (width % 4 == 2) {
+    const hn::Half<F4> half;
+    const V4 x0 = four_values<values>(x + j * line), x1 = four_values<values>(x + (j + 1) * line);
+    const V4 low = hn::InterleaveLower(d, x0, x1), high = hn::InterleaveUpper(d, x0, x1);
+    hn::StoreU(hn::LowerHalf(half, low), half, out + j);
+    hn::StoreU(hn::UpperHalf(half, low), half, out + width + j);
+    hn::StoreU(hn::LowerHalf(half, high), half, out + 2 * width + j);
+    hn::StoreU(hn::UpperHalf(half, high), half, out + 3 * width + j);
+  }
+}
+#endif
+
+// Steps [first, last) of one panel.
+template <Values values, int64_t width>
+HWY_INLINE void pack_steps(const Stored<values>* x, int64_t line, int64_t step, int64_t lines, int64_t first,
+                           int64_t last, float* panel) {
+  if (line == 1 && lines == width) {
+    for (int64_t p = first; p < last; ++p) {
+      const Stored<values>* from = x + p * step;
+      for (int64_t j = 0; j < width; ++j) panel[p * width + j] = value<values>(from[j]);
+    }
+    return;
+  }
+#if HWY_TARGET != HWY_SCALAR
+  if (step == 1 && lines == width) {
+    for (; first + 4 <= last; first += 4) transpose_steps<values, width>(x + first, line, panel + first * width);
+  }
+#endif
+  for (int64_t j = 0; j < width; ++j) {
+    const Stored<values>* from = x + j * line;
+    for (int64_t p = first; p < last; ++p) panel[p * width + j] = j < lines ? value<values>(from[p * step]) : 0;
+  }
+}
+
 // Panels of `width` neighbours of x side by side: out[p * width + i] = x[i * line + p * step] for a panel, zeros where
 // i >= lines; panel after panel, `depth` long.
 template <Values values, int64_t width>
 void pack_panels(const Stored<values>* x, int64_t line, int64_t step, int64_t lines, int64_t depth, float* out) {
   for (int64_t first = 0; first < depth; first += kStretch) {
-    const int64_t last = std::min(depth, first + kStretch);
     for (int64_t i = 0; i < lines; i += width) {
-      const int64_t count = std::min(width, lines - i);
-      float* panel = out + i * depth;
-      if (line == 1 && count == width) {
-        for (int64_t p = first; p < last; ++p) {
-          const Stored<values>* from = x + i + p * step;
-          float* to = panel + p * width;
-          for (int64_t j = 0; j < width; ++j) to[j] = value<values>(from[j]);
-        }
-        continue;
-      }
-      for (int64_t j = 0; j < width; ++j) {
-        const Stored<values>* from = x + (i + j) * line;
-        for (int64_t p = first; p < last; ++p) panel[p * width + j] = j < count ? value<values>(from[p * step]) : 0;
-      }
+      pack_steps<values, width>(x + i * line, line, step, std::min(width, lines - i), first,
+                                std::min(depth, first + kStretch), out + i * depth);
     }
   }
 }
