@@ -64,7 +64,7 @@ struct DecodeStepArgs {
   std::vector<int32_t> forbidden;  // at most kMaxForbidden
   void* candidates = nullptr;      // batch x kChooseBlocks x 8 bytes of scratch
 };
-constexpr int64_t kMaxForbidden = 8, kChooseBlocks = 32;
+constexpr int64_t kMaxForbidden = 8, kChooseBlocks = 256;
 
 /// A token step, ready to run on the device that was current when it was recorded. All pointers of the arguments must
 /// stay valid.

@@ -11,20 +11,25 @@
 // as there is room and asks for its weights and states before it waits for the one in front. Every product uses the
 // tensor cores with sequences as the narrow side, so one sequence and eight cost the same. All sums have an order that
 // does not depend on the batch: a sequence gets the same bits alone and among others.
-// With many sequences the kernels fill the multiprocessors, and one that is not resident yet asks for nothing: there
-// the kernels in front bring its weights and states to the L2 cache.
+// The kernels `many`, for more than 16 sequences, have the same plan with other blocks: about one of each kernel fits
+// on every multiprocessor, two of the same do not (registers are capped for that), so that all blocks of a kernel start
+// while the one in front runs, and find their weights and states in shared memory. They also ask for what later kernels
+// need to come to the L2 cache. In all of them what counts is the number of instructions between the end of the kernel
+// in front and its own: pointers are made before the wait.
 #include "smamba/ops/cuda/decode.h"
 
 #include <algorithm>
 
 #include "smamba/ops/cuda/decode_choose.cuh"
-#include "smamba/ops/cuda/decode_product.cuh"
+#include "smamba/ops/cuda/decode_layer.cuh"
+#include "smamba/ops/cuda/decode_layer_many.cuh"
+#include "smamba/ops/cuda/decode_logits.cuh"
 #include "smamba/ops/cuda/decode_scan.cuh"
 
 namespace smamba::ops::cuda {
 namespace {
 
-constexpr int kMaxTaps = 8, kBlockChannels = 32;
+constexpr int64_t kMaxShared = 227 << 10;  // of a block
 
 // ---- embedding ----
 
@@ -36,202 +41,26 @@ struct EmbedArgs {
   int batch, width, tiles;
 };
 
+/// Blocks (sequence tile, columns).
 template <class T>
 __global__ void embed_kernel(const EmbedArgs a) {
-  __shared__ int32_t id;
-  const int n = blockIdx.x, k = blockIdx.y * blockDim.x + threadIdx.x;
+  __shared__ int32_t ids[8];
+  const int first = blockIdx.x * 8, k = blockIdx.y * blockDim.x + threadIdx.x;
   release_dependents();
   await_predecessors();
-  // The ids lie in the host's memory: one thread fetches.
-  if (threadIdx.x == 0 && n < a.batch) id = a.ids[n];
+  // The ids lie in the host's memory, where every read of a block costs: one for eight.
+  if (threadIdx.x < 8) ids[threadIdx.x] = a.ids[min(first + int(threadIdx.x), a.batch - 1)];
   __syncthreads();
   if (k >= (a.width + 15) / 16 * 16) return;
-  float value = 0;
-  if (n < a.batch && k < a.width) {
-    value = a.embedding[int64_t{id} * a.width + k];
-    a.residual[int64_t{n} * a.width + k] = value;
-  }
-  static_cast<T*>(a.stream)[fragment_index(k, n, a.tiles)] = from_float<T>(value);
-}
-
-// ---- products ----
-
-struct MixerInArgs {
-  const float* conv_weight;
-  const float* conv_bias;
-  float* conv_state;
-  const void* x_proj;
-  float *u, *z, *partial;
-  Ahead states, out_proj;
-  int channels, taps, x_blocks, projected_tiles;
-};
-
-/// Copies a float to shared memory; await_copies() waits for all of the thread's copies.
-__device__ inline void copy_async(float* to, const float* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
-               "l"(from));
-}
-__device__ inline void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
-/// Rows of x: the convolution's step; the result also goes to `u`, (sequences, 32 channels + padding) of the block.
-/// A thread has one channel, of which `weight` is; `taps` are its last inputs, (j, k, threads).
-template <class T, int NT>
-__device__ inline void convolve(const ProductShape& p, const MixerInArgs& a, const ProductSums<NT, 2>& s,
-                                T (*u)[kBlockChannels + 8], int first, const float* taps,
-                                const float (&weight)[kMaxTaps], float bias) {
-  const int row = threadIdx.x % kBlockChannels, c = blockIdx.y * kBlockChannels + row;
+  float value[8];
 #pragma unroll
-  for (int j = 0; j < NT; ++j) {
-    const int local = threadIdx.x / kBlockChannels + 8 * j, n = first * 8 + local;
-    float value = 0;
-    if (n < p.batch && c < a.channels) {
-      float tap[kMaxTaps - 1];
+  for (int i = 0; i < 8; ++i)
+    value[i] = first + i < a.batch && k < a.width ? a.embedding[int64_t{ids[i]} * a.width + k] : 0.f;
+  T* const stream = static_cast<T*>(a.stream) + fragment_index(k, first, a.tiles);
 #pragma unroll
-      for (int k = 0; k < kMaxTaps - 1; ++k)
-        if (k < a.taps - 1) tap[k] = taps[(j * (a.taps - 1) + k) * kProductThreads + threadIdx.x];
-      const float x = s.total(local, row) * s.inverse_rms(local, p);
-      float* past = a.conv_state + int64_t{n} * (a.taps - 1) * a.channels + c;
-      float sum = bias;
-#pragma unroll
-      for (int k = 0; k < kMaxTaps - 1; ++k)
-        if (k < a.taps - 1) sum = fmaf(weight[k], tap[k], sum);
-      sum = fmaf(weight[kMaxTaps - 1], x, sum);
-#pragma unroll
-      for (int k = 0; k < kMaxTaps - 1; ++k)
-        if (k < a.taps - 1) past[int64_t{k} * a.channels] = k + 1 < a.taps - 1 ? tap[(k + 1) % (kMaxTaps - 1)] : x;
-      value = silu(sum);
-      a.u[int64_t{n} * a.channels + c] = value;
-    }
-    u[local][row] = from_float<T>(value);
-  }
-}
-
-template <class T, int NT>
-__global__ void __launch_bounds__(kProductThreads, sizeof(T) == 2 ? 2 : 1)
-    mixer_in_kernel(const ProductShape p, const MixerInArgs a) {
-  extern __shared__ float taps[];
-  __shared__ ProductSums<NT, 2> s;
-  __shared__ T u[8 * NT][kBlockChannels + 8];
-  const int first = blockIdx.x * NT, block = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const bool is_x = block < a.x_blocks;
-  prefetch_share(a.states);
-  prefetch_share(a.out_proj);
-  // What only x blocks need travels with the weights of the product: the taps and, while registers last, the
-  // convolution's weights and the first of this warp's tiles of x_proj.
-  auto projection = [&](int tile, int k) {
-    return load_weights<T>(a.x_proj, (int64_t{tile} * a.x_blocks + block) * 2 + k, lane);
-  };
-  WeightFragment<T> w[2];
-  auto load_projection = [&] {
-    if (is_x && warp < a.projected_tiles) w[0] = projection(warp, 0), w[1] = projection(warp, 1);
-  };
-  if constexpr (NT == 1) load_projection();
-  const int c = block * kBlockChannels + lane;
-  if (is_x && c < a.channels) {
-    for (int j = 0; j < NT; ++j)
-      if (const int n = (first + j) * 8 + warp; n < p.batch)
-        for (int k = 0; k < a.taps - 1; ++k)
-          copy_async(&taps[(j * (a.taps - 1) + k) * kProductThreads + threadIdx.x],
-                     a.conv_state + (int64_t{n} * (a.taps - 1) + k) * a.channels + c);
-  }
-  float conv_weight[kMaxTaps] = {}, bias = 0;
-  auto load_convolution = [&] {
-    if (!is_x || c >= a.channels) return;
-#pragma unroll
-    for (int k = 0; k < kMaxTaps - 1; ++k)
-      if (k < a.taps - 1) conv_weight[k] = a.conv_weight[k * a.channels + c];
-    conv_weight[kMaxTaps - 1] = a.conv_weight[(a.taps - 1) * a.channels + c];
-    if (a.conv_bias != nullptr) bias = a.conv_bias[c];
-  };
-  if constexpr (NT == 1) load_convolution();
-  product<T, NT, 2>(p, s, first, [] {});
-  if constexpr (NT > 1) load_convolution(), load_projection();
-  if (!is_x) {
-    for (int i = threadIdx.x; i < kBlockChannels * 8 * NT; i += kProductThreads) {
-      const int row = i % kBlockChannels, local = i / kBlockChannels, n = first * 8 + local;
-      const int c = (block - a.x_blocks) * kBlockChannels + row;
-      if (n < p.batch && c < a.channels)
-        a.z[int64_t{n} * a.channels + c] = s.total(local, row) * s.inverse_rms(local, p);
-    }
-    return;
-  }
-  await_copies();  // each thread reads its own
-  convolve<T, NT>(p, a, s, u, first, taps, conv_weight, bias);
-  __syncthreads();
-  const int row = lane / 4, column = lane % 4, width = a.projected_tiles * 16;
-  for (int tile = warp; tile < a.projected_tiles; tile += kProductWarps) {
-    if (tile != warp) w[0] = projection(tile, 0), w[1] = projection(tile, 1);
-#pragma unroll
-    for (int t = 0; t < NT; ++t) {
-      float acc[4] = {};
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const T* x = &u[t * 8 + row][k * 16 + column * 2];
-        InputFragment<T> f;
-        if constexpr (sizeof(T) == 2) {
-          f.raw = make_uint2(*reinterpret_cast<const uint32_t*>(x), *reinterpret_cast<const uint32_t*>(x + 8));
-        } else {
-          f.raw = make_float4(x[0], x[1], x[8], x[9]);
-        }
-        multiply_add(acc, w[k], f);
-      }
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int n = (first + t) * 8 + column * 2 + j % 2;
-        if (n < p.batch) a.partial[(int64_t{block} * p.batch + n) * width + tile * 16 + row + j / 2 * 8] = acc[j];
-      }
-    }
-  }
-}
-
-template <class T, int NT>
-__global__ void __launch_bounds__(kProductThreads)
-    residual_kernel(const ProductShape p, float* residual, void* stream, int width, const Ahead ahead) {
-  __shared__ ProductSums<NT, 1> s;
-  prefetch_share(ahead);
-  constexpr int kEach = (16 * 8 * NT + kProductThreads - 1) / kProductThreads;  // elements of a thread
-  const int first = blockIdx.x * NT, row = blockIdx.y * 16 + threadIdx.x % 16;
-  const auto sequence = [&](int j) { return first * 8 + (threadIdx.x + j * kProductThreads) / 16; };
-  const auto wanted = [&](int j) { return sequence(j) < min(p.batch, (first + NT) * 8) && row < width; };
-  float old[kEach];
-  product<T, NT, 1>(p, s, first, [&] {
-#pragma unroll
-    for (int j = 0; j < kEach; ++j)
-      if (wanted(j)) old[j] = __ldcg(residual + int64_t{sequence(j)} * width + row);
-  });
-#pragma unroll
-  for (int j = 0; j < kEach; ++j) {
-    if (!wanted(j)) continue;
-    const int n = sequence(j);
-    const float value = old[j] + s.total(n - first * 8, threadIdx.x % 16);
-    residual[int64_t{n} * width + row] = value;
-    static_cast<T*>(stream)[fragment_index(row, n, p.tiles)] = from_float<T>(value);
-  }
-}
-
-template <class T, int NT>
-__global__ void __launch_bounds__(kProductThreads) gated_kernel(const ProductShape p, void* hidden, int width) {
-  __shared__ ProductSums<NT, 2> s;
-  const int first = blockIdx.x * NT;
-  product<T, NT, 2>(p, s, first, [] {});
-  for (int i = threadIdx.x; i < 16 * 8 * NT; i += kProductThreads) {
-    const int local = i / 16, n = first * 8 + local, row = i % 16, h = blockIdx.y * 16 + row;
-    if (n >= p.batch || h >= width) continue;
-    const float scale = s.inverse_rms(local, p);
-    const float value = s.total(local, row) * scale * silu(s.total(local, 16 + row) * scale);
-    static_cast<T*>(hidden)[fragment_index(h, n, p.tiles)] = from_float<T>(value);
-  }
-}
-
-template <class T, int NT>
-__global__ void __launch_bounds__(kProductThreads) logits_kernel(const ProductShape p, float* logits, int vocabulary) {
-  __shared__ ProductSums<NT, 2> s;
-  const int first = blockIdx.x * NT;
-  product<T, NT, 2>(p, s, first, [] {});
-  for (int i = threadIdx.x; i < 32 * 8 * NT; i += kProductThreads) {
-    const int local = i / 32, n = first * 8 + local, v = blockIdx.y * 32 + i % 32;
-    if (n < p.batch && v < vocabulary)
-      logits[int64_t{n} * vocabulary + v] = s.total(local, i % 32) * s.inverse_rms(local, p);
+  for (int i = 0; i < 8; ++i) {
+    if (first + i < a.batch && k < a.width) a.residual[int64_t{first + i} * a.width + k] = value[i];
+    stream[i * 16] = from_float<T>(value[i]);  // the next sequence's lanes
   }
 }
 
@@ -260,13 +89,26 @@ class Launcher {
 
 template <class T, int NT>
 class Step {
+  static constexpr bool kMany = NT == 4;
+
  public:
   Step(const DecodeStepArgs& args, void* stream)
-      : a_(args), launch_(stream), columns_(int(ceil_div(ceil_div(args.batch, 8), NT))), tiles_(columns_ * NT) {}
+      : a_(args),
+        launch_(stream),
+        columns_(int(ceil_div(ceil_div(args.batch, 8), NT))),
+        tiles_(kMany ? kManySequenceTiles : columns_ * NT) {}
+
+  /// Whether shared memory holds the weights of a block of the kernels for many sequences.
+  static bool fits(const DecodeStepArgs& a) {
+    constexpr int64_t kStatic = 16 << 10;
+    const int64_t in = mixer_in_many_bytes<T>(ceil_div(a.d_model, 16), a.d_conv),
+                  out = residual_many_bytes<T>(ceil_div(std::max(a.d_inner, a.d_intermediate), 16));
+    return std::max(in, out) + kStatic <= kMaxShared;
+  }
 
   void run() {
     const EmbedArgs embed{a_.embedding, a_.ids, a_.residual, a_.stream, int(a_.batch), int(a_.d_model), tiles_};
-    launch_(embed_kernel<T>, dim3(tiles_ * 8, unsigned(ceil_div(a_.d_model, 256))), 256, 0, embed);
+    launch_(embed_kernel<T>, dim3(columns_ * NT, unsigned(ceil_div(a_.d_model, 256))), 256, 0, embed);
     for (const DecodeStepLayer& layer : a_.layers) {
       const Ahead next = &layer == &a_.layers.back()
                              ? Ahead{}
@@ -279,12 +121,15 @@ class Step {
               shape(layer.fc1, a_.stream, a_.d_model, tiles), a_.hidden, int(a_.d_intermediate));
       add(layer.fc2, a_.hidden, a_.d_intermediate, {});
     }
-    launch_(logits_kernel<T, NT>, dim3(columns_, unsigned(ceil_div(a_.vocab_size, 32))), kProductThreads, 0,
-            shape(a_.head, a_.stream, a_.d_model, 1), a_.logits, int(a_.vocab_size));
-    if (a_.chosen != nullptr) choose();
+    logits();
   }
 
  private:
+  template <class Kernel, class... Arguments>
+  void launch_many(Kernel kernel, dim3 grid, int64_t shared, const Arguments&... arguments) {
+    allow_shared_memory(kernel, int(shared), "decode step");
+    launch_(kernel, grid, kProductThreads, int(shared), arguments...);
+  }
   ProductShape shape(const void* weights, const void* input, int64_t columns, int tile_step) const {
     return {weights,       input,     int(ceil_div(columns, 16)), tiles_,
             int(a_.batch), tile_step, 1.f / float(a_.d_model),    a_.norm_eps};
@@ -307,10 +152,16 @@ class Step {
     in.projected_tiles = projected_tiles;
     in.states = {layer.ssm_state, NT == 1 ? 0 : a_.batch * a_.d_state * a_.d_inner * 4};
     in.out_proj = ahead(layer.out_proj, ceil_div(a_.d_model, 16) * 16, a_.d_inner);
-    const int taps = NT * (in.taps - 1) * kProductThreads * int(sizeof(float));
-    allow_shared_memory(mixer_in_kernel<T, NT>, taps, "decode step");
-    launch_(mixer_in_kernel<T, NT>, dim3(columns_, 2 * x_blocks), kProductThreads, taps,
-            shape(layer.in_proj, a_.stream, a_.d_model, 1), in);
+    const ProductShape product = shape(layer.in_proj, a_.stream, a_.d_model, 1);
+    if constexpr (kMany) {
+      launch_many(in.taps == 4 ? mixer_in_many_kernel<T, 4> : mixer_in_many_kernel<T, 0>,
+                  dim3(columns_ * NT / many_tiles<T>, unsigned(ceil_div(x_blocks, 2)) * 2),
+                  mixer_in_many_bytes<T>(product.steps, in.taps), product, in);
+    } else {
+      const int taps = NT * (in.taps - 1) * kProductThreads * int(sizeof(float));
+      allow_shared_memory(mixer_in_kernel<T, NT>, taps, "decode step");
+      launch_(mixer_in_kernel<T, NT>, dim3(columns_, 2 * x_blocks), kProductThreads, taps, product, in);
+    }
     ScanStepArgs s = {};
     s.partial = a_.partial, s.u = a_.u, s.z = a_.z, s.dt_bias = layer.dt_bias, s.a = layer.a;
     s.b_fixed = layer.b_fixed, s.c_fixed = layer.c_fixed, s.gain = layer.gain, s.skip = layer.skip;
@@ -336,27 +187,51 @@ class Step {
       return;
     }
     constexpr int kChannels = many_channels(S);
-    const int shared = kManySequences * sums + s.states * kChannels * int(sizeof(float2));
-    allow_shared_memory(scan_step_many_kernel<T, S>, shared, "decode step");
-    launch_(scan_step_many_kernel<T, S>,
-            dim3(unsigned(ceil_div(s.channels, kChannels)), unsigned(ceil_div(s.batch, kManySequences))),
-            dim3(kChannels, kManySequences), shared, s);
+    const auto kernel = scan_step_many_kernel<T, kChannels, kMany>;
+    const int shared =
+        kManySequences * sums + (kManySequences + 1) * padded_states(s.states) * kChannels * int(sizeof(float));
+    allow_shared_memory(kernel, shared, "decode step");
+    launch_(kernel, dim3(unsigned(ceil_div(s.channels, kChannels)), unsigned(ceil_div(s.batch, kManySequences))),
+            kChannels, shared, s);
   }
 
   /// `next`: weights that a later kernel reads.
   void add(const void* weights, const void* input, int64_t columns, const Ahead& next) {
-    launch_(residual_kernel<T, NT>, dim3(columns_, unsigned(ceil_div(a_.d_model, 16))), kProductThreads, 0,
-            shape(weights, input, columns, 1), a_.residual, a_.stream, int(a_.d_model), next);
+    const ProductShape product = shape(weights, input, columns, 1);
+    if constexpr (kMany)
+      launch_many(residual_many_kernel<T>,
+                  dim3(columns_ * NT / kManyResidualTiles, unsigned(ceil_div(a_.d_model, kManyRows))),
+                  residual_many_bytes<T>(product.steps), product, a_.residual, a_.stream, int(a_.d_model), next);
+    else
+      launch_(residual_kernel<T, NT>, dim3(columns_, unsigned(ceil_div(a_.d_model, 16))), kProductThreads, 0, product,
+              a_.residual, a_.stream, int(a_.d_model), next);
   }
 
-  void choose() {
+  void logits() {
+    const ProductShape head = shape(a_.head, a_.stream, a_.d_model, 1);
     ChooseArgs c = {};
-    c.logits = a_.logits, c.candidates = static_cast<Candidate*>(a_.candidates), c.chosen = a_.chosen;
+    c.logits = a_.logits, c.candidates = a_.chosen != nullptr ? static_cast<Candidate*>(a_.candidates) : nullptr;
     c.vocabulary = a_.vocab_size, c.usable = int(a_.usable), c.forbidden_count = int(a_.forbidden.size());
     std::copy(a_.forbidden.begin(), a_.forbidden.end(), c.forbidden);
-    launch_(choose_kernel, dim3(kChooseBlocks, unsigned(a_.batch)), 256, 0, c);
-    launch_(choose_among_kernel, dim3(unsigned(a_.batch)), int(kChooseBlocks), 0,
-            static_cast<const Candidate*>(c.candidates), c.chosen);
+    int candidates = kChooseParts;
+    if (const int stages = logits_stages(head.steps); stages > 0) {
+      candidates = int(std::min<int64_t>(multiprocessors(), kChooseBlocks));
+      launch_many(logits_many_kernel, dim3(candidates), logits_many_bytes(head.steps, stages), head, a_.logits, stages,
+                  c);
+    } else {
+      launch_(logits_kernel<T, NT>, dim3(columns_, unsigned(ceil_div(a_.vocab_size, 32))), kProductThreads, 0, head,
+              a_.logits, int(a_.vocab_size));
+      if (a_.chosen != nullptr) launch_(choose_kernel, dim3(kChooseParts, unsigned(a_.batch)), 256, 0, c);
+    }
+    if (a_.chosen != nullptr)
+      launch_(choose_among_kernel, dim3(unsigned(a_.batch)), int(ceil_div(candidates, 32) * 32), 0,
+              static_cast<const Candidate*>(a_.candidates), candidates, a_.chosen);
+  }
+  /// Buffers of logits_many_kernel; 0 where it does not serve.
+  static int logits_stages(int64_t steps) {
+    if (!kMany || sizeof(T) != 2 || steps > kLogitsSteps * kProductWarps) return 0;
+    const int64_t stages = (kMaxShared - (4 << 10) - logits_many_bytes(steps, 0)) / logits_stage_bytes(steps);
+    return int(std::min<int64_t>(stages, 3));
   }
 
   const DecodeStepArgs& a_;
@@ -377,7 +252,7 @@ void decode_step(const DecodeStepArgs& args, void* stream) {
     using T = decltype(element);
     if (tiles == 1)
       Step<T, 1>(args, stream).run();
-    else if (tiles == 2)
+    else if (tiles == 2 || !Step<T, 4>::fits(args))
       Step<T, 2>(args, stream).run();
     else
       Step<T, 4>(args, stream).run();

@@ -1,9 +1,12 @@
-// The end of a token step (decode.cu): the most probable allowed token of each sequence, in two kernels.
+// The end of a token step (decode.cu): the most probable allowed token of each sequence. Two kernels; with many
+// sequences the one that computes the logits stands for the first (decode_logits.cuh).
 #pragma once
 #include "smamba/ops/cuda/decode_product.cuh"
 #include "smamba/ops/decode_step.h"
 
 namespace smamba::ops::cuda {
+
+constexpr int kChooseParts = 32;  // blocks of choose_kernel for each sequence
 
 struct Candidate {
   float logit;
@@ -14,13 +17,17 @@ __device__ inline Candidate better(const Candidate& a, const Candidate& b) {
   if (b.id == -2 || a.id == -1) return b;
   return b.logit > a.logit || (b.logit == a.logit && b.id < a.id) ? b : a;
 }
-__device__ inline Candidate best_of_block(Candidate best) {
-  __shared__ Candidate warps[32];
+__device__ inline Candidate best_of_warp(Candidate best) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
     const Candidate o{__shfl_xor_sync(0xffffffffu, best.logit, offset), __shfl_xor_sync(0xffffffffu, best.id, offset)};
     best = better(best, o);
   }
+  return best;
+}
+__device__ inline Candidate best_of_block(Candidate best) {
+  __shared__ Candidate warps[32];
+  best = best_of_warp(best);
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = best;
   __syncthreads();
   for (int i = 0; i < int(blockDim.x) / 32; ++i) best = better(best, warps[i]);
@@ -30,7 +37,6 @@ __device__ inline Candidate best_of_block(Candidate best) {
 struct ChooseArgs {
   const float* logits;
   Candidate* candidates;
-  int32_t* chosen;
   int64_t vocabulary;
   int usable, forbidden_count;
   int32_t forbidden[kMaxForbidden];
@@ -60,14 +66,17 @@ static __global__ void choose_kernel(const ChooseArgs a) {
     }
   }
   best = best_of_block(best);
-  if (threadIdx.x == 0) a.candidates[blockIdx.y * gridDim.x + blockIdx.x] = best;
+  if (threadIdx.x == 0) a.candidates[blockIdx.y * kChooseBlocks + blockIdx.x] = best;
 }
 
-static __global__ void choose_among_kernel(const Candidate* candidates, int32_t* chosen) {
+/// `count` candidates of each sequence, no more than threads.
+static __global__ void choose_among_kernel(const Candidate* candidates, int count, int32_t* chosen) {
   await_predecessors();
-  Candidate c;
-  c.logit = __ldcg(&candidates[blockIdx.x * kChooseBlocks + threadIdx.x].logit);
-  c.id = __ldcg(&candidates[blockIdx.x * kChooseBlocks + threadIdx.x].id);
+  Candidate c{0, -1};
+  if (int(threadIdx.x) < count) {
+    const Candidate* from = candidates + blockIdx.x * kChooseBlocks + threadIdx.x;
+    c.logit = __ldcg(&from->logit), c.id = __ldcg(&from->id);
+  }
   c = best_of_block(c);
   if (threadIdx.x == 0) chosen[blockIdx.x] = c.id < 0 ? -1 : c.id;
 }

@@ -95,6 +95,18 @@ __device__ inline void release_dependents() { asm volatile("griddepcontrol.launc
 /// Everything that earlier kernels of the step wrote is visible from here on.
 __device__ inline void await_predecessors() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
+/// Copies a float to shared memory. The thread's copies since the last commit are a group; await_copies<N>() waits for
+/// all groups but the last N.
+__device__ inline void copy_async(float* to, const float* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+               "l"(from));
+}
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N>
+__device__ inline void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
 /// Memory that a later kernel of the step will read.
 struct Ahead {
   const void* data;
@@ -122,23 +134,31 @@ struct ProductShape {
   float inverse_width, eps;  // of the norm
 };
 
+/// 1 / root mean square of a sequence's inputs, from the warps' sums of squares.
+template <int N>
+__device__ inline float inverse_rms_of(const float (&squares)[kProductWarps][N], int n, const ProductShape& p) {
+  float x = 0;
+#pragma unroll
+  for (int w = 0; w < kProductWarps; ++w) x += squares[w][n];
+  return 1.f / sqrtf(fmaf(x, p.inverse_width, p.eps));
+}
+
+/// Of a row and a sequence, over the warps.
+template <int N, int ROWS>
+__device__ inline float total_of(const float (&sums)[kProductWarps][N][ROWS], int n, int row) {
+  float x = 0;
+#pragma unroll
+  for (int w = 0; w < kProductWarps; ++w) x += sums[w][n][row];
+  return x;
+}
+
 template <int NT, int MT>
 struct ProductSums {
   float sums[kProductWarps][8 * NT][16 * MT + 4];  // the padding spreads a fragment's rows over the banks
   float squares[kProductWarps][8 * NT];
 
-  __device__ float total(int n, int row) const {
-    float x = 0;
-#pragma unroll
-    for (int w = 0; w < kProductWarps; ++w) x += sums[w][n][row];
-    return x;
-  }
-  __device__ float inverse_rms(int n, const ProductShape& p) const {
-    float x = 0;
-#pragma unroll
-    for (int w = 0; w < kProductWarps; ++w) x += squares[w][n];
-    return 1.f / sqrtf(fmaf(x, p.inverse_width, p.eps));
-  }
+  __device__ float total(int n, int row) const { return total_of(sums, n, row); }
+  __device__ float inverse_rms(int n, const ProductShape& p) const { return inverse_rms_of(squares, n, p); }
 };
 
 /// Fills `s`; ends with a barrier. `first`: sequence tile at which the block's columns begin. Blocks of the same rows

@@ -7,7 +7,7 @@ namespace smamba::ops::cuda {
 
 constexpr int kScanThreads = 128;  // of a block for few sequences
 constexpr int kManySequences = 2;  // of a block for many sequences
-/// Channels of a block for many sequences with at most `states` states: what the registers hold.
+/// Threads of a block for many sequences with `states` states, each with one channel: what shared memory holds.
 constexpr int many_channels(int states) { return states <= 16 ? 384 : states <= 32 ? 192 : 128; }
 
 struct ScanStepArgs {
@@ -20,18 +20,41 @@ struct ScanStepArgs {
   Discretization rule;
 };
 
-struct Transfer {
-  float phi, gamma;
+/// What drives the states of a channel.
+struct Drive {
+  float delta, input;  // input: u gain delta
 };
-__device__ inline Transfer discretise(float delta, float pole, float inverse_pole, Discretization rule) {
-  const float x = delta * pole;
-  if (rule == Discretization::kBilinear) {
-    const float inverse = 1.f / (1.f - 0.5f * x);
-    return {(1.f + 0.5f * x) * inverse, delta * inverse};
+/// (exp(x) - 1) / x to a few units in the last place, e = exp(x) given.
+__device__ inline float expm1_over(float x, float e) {
+  float p = 1.f / 5040;
+  p = fmaf(p, x, 1.f / 720);
+  p = fmaf(p, x, 1.f / 120);
+  p = fmaf(p, x, 1.f / 24);
+  p = fmaf(p, x, 1.f / 6);
+  p = fmaf(p, x, 0.5f);
+  p = fmaf(p, x, 1.f);
+  return fabsf(x) < 0.35f ? p : (e - 1.f) * reciprocal_fast(x);
+}
+template <Discretization RULE>
+__device__ inline float next_state(const Drive& d, float pole, float b, float h) {
+  const float x = d.delta * pole;
+  if constexpr (RULE == Discretization::kBilinear) {
+    const float inverse = reciprocal_fast(fmaf(-0.5f, x, 1.f));
+    return fmaf(fmaf(0.5f, x, 1.f) * inverse, h, inverse * (b * d.input));
+  } else {
+    const float e = exp2_fast(x * kLog2e), driven = b * d.input;
+    return fmaf(e, h, RULE == Discretization::kEulerB ? driven : expm1_over(x, e) * driven);
   }
-  const float e = exp2_fast(x * kLog2e);
-  if (rule == Discretization::kEulerB || pole == 0.f) return {e, delta};
-  return {e, expm1_given(x, e) * inverse_pole};
+}
+/// Calls f.template operator()<RULE>().
+template <class F>
+__device__ inline void with_rule(Discretization rule, F f) {
+  if (rule == Discretization::kZoh)
+    f.template operator()<Discretization::kZoh>();
+  else if (rule == Discretization::kBilinear)
+    f.template operator()<Discretization::kBilinear>();
+  else
+    f.template operator()<Discretization::kEulerB>();
 }
 
 /// 16 bytes of a row of dt_proj times the projection, which is aligned.
@@ -52,61 +75,84 @@ __device__ inline float dot16(const uint4& raw, const float* x) {
   return sum;
 }
 
-/// The projection summed over the blocks of channels, in an order that depends on their number only: delta's input goes
-/// to `input`, B and C are added to `b` and `c`. For blocks of at least kScanThreads threads along x.
-__device__ inline void sum_partials(const ScanStepArgs& a, int n, float* scratch, float* input, float* b, float* c) {
-  const int vectors = a.projected / 4, groups = kScanThreads / vectors;
-  const int column = threadIdx.x % vectors, group = threadIdx.x / vectors;
-  if (group < groups) {
-    float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-    for (int i = group; i < a.x_blocks; i += groups) {
-      const float4 x =
-          __ldcg(reinterpret_cast<const float4*>(a.partial + (int64_t{i} * a.batch + n) * a.projected) + column);
-      sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
-    }
-    reinterpret_cast<float4*>(scratch)[group * vectors + column] = sum;
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < a.projected; i += blockDim.x) {
-    float sum = 0;
-    for (int g = 0; g < groups; ++g) sum += scratch[g * a.projected + i];
-    input[i] = sum;
-    if (a.b_offset >= 0 && i >= a.b_offset && i < a.b_offset + a.states) b[i - a.b_offset] += sum;
-    if (a.c_offset >= 0 && i >= a.c_offset && i < a.c_offset + a.states) c[i - a.c_offset] += sum;
-  }
-  __syncthreads();
-}
-
-/// Floats of shared memory of a sequence, a multiple of 4: the projection's sums, B, C, scratch of sum_partials().
+/// Floats of shared memory of a sequence, a multiple of 4: the projection's sums, B, C, scratch of the sums.
 __host__ __device__ inline int padded_states(int states) { return (states + 3) / 4 * 4; }
 __host__ __device__ inline int scan_shared_floats(int projected, int states) {
   const int groups = kScanThreads / (projected / 4);
   return projected + 2 * padded_states(states) + (groups > 1 ? groups : 1) * projected;
 }
 
-/// A sequence's part of shared memory.
+/// A sequence's part of shared memory, filled by kScanThreads threads, of which `thread` is one: the projection summed
+/// over the blocks of 32 channels, over both of a pair, over every so-manieth pair, over those sums, an order that
+/// depends on their number only. start() before earlier kernels have ended, then gather(), a barrier, finish() and a
+/// barrier.
 struct ScanSums {
   float *input, *b, *c, *scratch;
-  __device__ ScanSums(float* begin, const ScanStepArgs& a)
-      : input(begin), b(input + a.projected), c(b + padded_states(a.states)), scratch(c + padded_states(a.states)) {}
-  /// B and C without their selective parts.
-  __device__ void start(const ScanStepArgs& a) const {
-    for (int k = threadIdx.x; k < a.states; k += blockDim.x) {
-      b[k] = a.b_fixed != nullptr ? a.b_fixed[k] : 0.f;
-      c[k] = a.c_fixed != nullptr ? a.c_fixed[k] : 0.f;
+  const float4* from;
+  int thread, vectors, groups, group, stride;
+  __device__ ScanSums(float* begin, const ScanStepArgs& a, int n, int of_thread)
+      : input(begin), b(input + a.projected), c(b + padded_states(a.states)), scratch(c + padded_states(a.states)) {
+    thread = of_thread, vectors = a.projected / 4, groups = kScanThreads / vectors, group = thread / vectors;
+    stride = a.batch * vectors;
+    from = reinterpret_cast<const float4*>(a.partial) + n * vectors + thread % vectors;
+    for (int k = thread; k < padded_states(a.states); k += kScanThreads) {
+      b[k] = a.b_fixed != nullptr && k < a.states ? a.b_fixed[k] : 0.f;
+      c[k] = a.c_fixed != nullptr && k < a.states ? a.c_fixed[k] : 0.f;
     }
   }
-  __device__ void finish(const ScanStepArgs& a, int n) const { sum_partials(a, n, scratch, input, b, c); }
+  static __device__ void add(float4& sum, const float4& x) { sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w; }
+  template <bool PAIRED>
+  __device__ float4 pair(int i, int blocks) const {
+    if constexpr (PAIRED) return __ldcg(from + i * stride);
+    float4 x = __ldcg(from + 2 * i * stride);
+    if (2 * i + 1 < blocks) add(x, __ldcg(from + (2 * i + 1) * stride));
+    return x;
+  }
+  template <bool PAIRED>
+  __device__ void gather(int blocks) const {
+    if (group >= groups) return;
+    const int pairs = (blocks + 1) / 2;
+    float4 sum = make_float4(0, 0, 0, 0);
+    int i = group;
+    for (; i + 3 * groups < pairs; i += 4 * groups) {
+      const float4 x[4] = {pair<PAIRED>(i, blocks), pair<PAIRED>(i + groups, blocks),
+                           pair<PAIRED>(i + 2 * groups, blocks), pair<PAIRED>(i + 3 * groups, blocks)};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) add(sum, x[j]);
+    }
+#pragma unroll 1
+    for (; i < pairs; i += groups) add(sum, pair<PAIRED>(i, blocks));
+    reinterpret_cast<float4*>(scratch)[thread] = sum;
+  }
+  __device__ void finish(const ScanStepArgs& a) const {
+    for (int i = thread; i < a.projected; i += kScanThreads) {
+      float sum = 0;
+      for (int g = 0; g < groups; ++g) sum += scratch[g * a.projected + i];
+      input[i] = sum;
+      if (a.b_offset >= 0 && i >= a.b_offset && i < a.b_offset + a.states) b[i - a.b_offset] += sum;
+      if (a.c_offset >= 0 && i >= a.c_offset && i < a.c_offset + a.states) c[i - a.c_offset] += sum;
+    }
+  }
 };
 
-template <class T>
-__device__ inline void write_gated(const ScanStepArgs& a, int n, int d, float y, float z) {
-  static_cast<T*>(a.gated)[fragment_index(d, n, a.tiles)] = from_float<T>(y * silu(z));
-}
+/// What a step needs of a channel, whatever the sequence.
+struct ScanChannel {
+  float bias, skip, gain;
+  __device__ ScanChannel(const ScanStepArgs& a, int d)
+      : bias(a.dt_bias[d]), skip(a.skip[d]), gain(a.gain != nullptr ? a.gain[d] : 1.f) {}
+  /// `parts`: of the product with dt_proj's row.
+  __device__ Drive drive(const float (&parts)[4], float u) const {
+    const float delta = softplus(bias + ((parts[0] + parts[1]) + (parts[2] + parts[3])));
+    return {delta, u * gain * delta};
+  }
+  /// The gated output; `y`: of the sum over the states.
+  __device__ float output(const float (&y)[4], float u, float z) const {
+    return fmaf(skip, u, (y[0] + y[1]) + (y[2] + y[3])) * silu(z);
+  }
+};
 
-// Both kernels sum a channel's delta over the 16-byte pieces q mod 4 of dt_proj's row and its output over the states
-// q mod 4, then over q: they give the same bits.
+// Both kernels sum a channel's delta over the 16-byte pieces q mod 4 of dt_proj's row and its output over the states q
+// mod 4, then over q: they give the same bits. Threads past the last channel do its work and write nothing.
 
 /// Few sequences: four warps share 32 channels of one, warp q has the states and pieces q mod 4.
 template <class T, int J>
@@ -114,30 +160,35 @@ __global__ void __launch_bounds__(kScanThreads) scan_step_kernel(const ScanStepA
   extern __shared__ float4 shared[];
   __shared__ float delta_parts[4][32], y_parts[4][32];
   constexpr int kPer16 = 16 / sizeof(T), kHeld = 32 / kPer16 / 2;
-  const ScanSums s(reinterpret_cast<float*>(shared), a);
-  const int n = blockIdx.y, part = threadIdx.x / 32, lane = threadIdx.x % 32, d = blockIdx.x * 32 + lane;
+  const int n = blockIdx.y, part = threadIdx.x / 32, lane = threadIdx.x % 32, wanted = blockIdx.x * 32 + lane;
+  const int d = min(wanted, a.channels - 1), vectors = a.rank_stride / kPer16;
+  const bool exists = wanted < a.channels;
   const int64_t D = a.channels;
-  const bool exists = d < a.channels;
-  const int vectors = exists ? a.rank_stride / kPer16 : 0, states = exists ? a.states : 0;
   const uint4* pieces = static_cast<const uint4*>(a.dt_proj) + d;
-  float* state = a.state + int64_t{n} * a.states * D + d;
-  float h[J] = {}, pole[J] = {}, bias = 0, skip = 0, gain = 1, u = 0, z = 0;
+  float* const state = a.state + (int64_t{n} * a.states + part) * D + d;
+  const float* const poles = a.shared_a ? a.a + part : a.a + part * D + d;
+  const int64_t pole_stride = a.shared_a ? 4 : 4 * D;
+  const int count = (a.states - part + 3) / 4;  // of this warp's states
+  float h[J] = {}, pole[J] = {};
   uint4 held[kHeld] = {};
 #pragma unroll
   for (int j = 0; j < J; ++j)
-    if (const int k = part + 4 * j; k < states) h[j] = state[k * D], pole[j] = a.shared_a ? a.a[k] : a.a[k * D + d];
+    if (j < count) h[j] = state[j * 4 * D], pole[j] = poles[j * pole_stride];
 #pragma unroll
   for (int i = 0; i < kHeld; ++i)
     if (part + 4 * i < vectors) held[i] = pieces[(part + 4 * i) * D];
-  if (exists) {
-    bias = a.dt_bias[d], skip = a.skip[d];
-    if (a.gain != nullptr) gain = a.gain[d];
-  }
-  s.start(a);
+  const ScanChannel channel(a, d);
+  const ScanSums s(reinterpret_cast<float*>(shared), a, n, threadIdx.x);
+  const float* const from_u = a.u + n * D + d;
+  const float* const from_z = a.z + n * D + d;
+  T* const gated = static_cast<T*>(a.gated) + fragment_index(d, n, a.tiles);
   release_dependents();
   await_predecessors();
-  if (exists) u = __ldcg(a.u + n * D + d), z = __ldcg(a.z + n * D + d);
-  s.finish(a, n);
+  s.gather<false>(a.x_blocks);
+  const float u = __ldcg(from_u), z = __ldcg(from_z);
+  __syncthreads();
+  s.finish(a);
+  __syncthreads();
   float sum = 0;
 #pragma unroll
   for (int i = 0; i < kHeld; ++i)
@@ -145,92 +196,117 @@ __global__ void __launch_bounds__(kScanThreads) scan_step_kernel(const ScanStepA
   for (int v = part + 4 * kHeld; v < vectors; v += 4) sum += dot16<T>(pieces[v * D], s.input + v * kPer16);
   delta_parts[part][lane] = sum;
   __syncthreads();
-  const float delta =
-      softplus(bias + ((delta_parts[0][lane] + delta_parts[1][lane]) + (delta_parts[2][lane] + delta_parts[3][lane])));
-  const float driven = u * gain;
+  const Drive drive =
+      channel.drive({delta_parts[0][lane], delta_parts[1][lane], delta_parts[2][lane], delta_parts[3][lane]}, u);
   float y = 0;
+  with_rule(a.rule, [&]<Discretization RULE>() {
 #pragma unroll
-  for (int j = 0; j < J; ++j)
-    if (const int k = part + 4 * j; k < states) {
-      const Transfer t = discretise(delta, pole[j], 1.f / pole[j], a.rule);
-      h[j] = fmaf(t.phi, h[j], t.gamma * s.b[k] * driven);
-      y = fmaf(s.c[k], h[j], y);
-      state[k * D] = h[j];
+    for (int j = 0; j < J; ++j) {
+      if (j >= count) break;
+      h[j] = next_state<RULE>(drive, pole[j], s.b[part + 4 * j], h[j]);
+      y = fmaf(s.c[part + 4 * j], h[j], y);
+      if (exists) state[j * 4 * D] = h[j];
     }
+  });
   y_parts[part][lane] = y;
   __syncthreads();
-  if (part != 0 || !exists) return;
-  y = fmaf(skip, u, (y_parts[0][lane] + y_parts[1][lane]) + (y_parts[2][lane] + y_parts[3][lane]));
-  write_gated<T>(a, n, d, y, z);
+  if (part == 0 && exists)
+    *gated =
+        from_float<T>(channel.output({y_parts[0][lane], y_parts[1][lane], y_parts[2][lane], y_parts[3][lane]}, u, z));
 }
 
-/// Many sequences: a thread per channel and sequence has all S (or fewer) states, so that all states of the batch are
-/// under way at once; a block's sequences share the poles.
-template <class T, int S>
-__global__ void __launch_bounds__(many_channels(S) * kManySequences, 1) scan_step_many_kernel(const ScanStepArgs a) {
+/// Many sequences: a thread has one channel of two sequences, which share poles and dt_proj. All states of the batch
+/// are under way at once, on their way to shared memory, each to the thread that asked for it: registers are left for
+/// blocks of other kernels. Loops are short: instructions that run once come from memory too.
+template <class T, int CHANNELS, bool PAIRED>
+__global__ void __maxnreg__(CHANNELS == 384 ? 88 : 160) scan_step_many_kernel(const ScanStepArgs a) {
   extern __shared__ float4 shared[];
-  constexpr int kPer16 = 16 / sizeof(T), kHeld = 6, kChannels = many_channels(S);
-  const int sums = scan_shared_floats(a.projected, a.states);
-  const ScanSums s(reinterpret_cast<float*>(shared) + threadIdx.y * sums, a);
-  const auto poles = reinterpret_cast<float2*>(reinterpret_cast<float*>(shared) + kManySequences * sums) + threadIdx.x;
-  const int n = blockIdx.y * kManySequences + threadIdx.y, d = blockIdx.x * kChannels + threadIdx.x;
+  constexpr int kPer16 = 16 / sizeof(T), kHeld = 6, N = kManySequences;
+  const int sums = scan_shared_floats(a.projected, a.states), padded = padded_states(a.states);
+  float* const begin = reinterpret_cast<float*>(shared);
+  float* const poles = begin + N * sums + threadIdx.x;   // (states, threads)
+  float* const held_states = poles + padded * CHANNELS;  // (sequences, states, threads)
+  const int first = blockIdx.y * N, wanted = blockIdx.x * CHANNELS + threadIdx.x, d = min(wanted, a.channels - 1);
+  const int second = min(first + 1, a.batch - 1);  // the first again where there is no second
+  const bool exists[N] = {wanted < a.channels, wanted < a.channels && second > first};
   const int64_t D = a.channels;
-  const bool exists = d < a.channels && n < a.batch;
-  const int vectors = exists ? a.rank_stride / kPer16 : 0, states = exists ? a.states : 0;
+  const int vectors = a.rank_stride / kPer16;
   const uint4* pieces = static_cast<const uint4*>(a.dt_proj) + d;
-  float* state = a.state + int64_t{n} * a.states * D + d;
-  float h[S], bias = 0, skip = 0, gain = 1, u = 0, z = 0;
-  uint4 held[kHeld];
+  float* const state[N] = {a.state + int64_t{first} * a.states * D + d, a.state + int64_t{second} * a.states * D + d};
+  release_dependents();
+#pragma unroll 4
+  for (int k = 0; k < padded; ++k) {
+    const int j = min(k, a.states - 1);  // past the last state B and C are zero
+    copy_async(poles + k * CHANNELS, a.shared_a ? a.a + j : a.a + j * D + d);
 #pragma unroll
-  for (int k = 0; k < S; ++k)
-    if (k < states) h[k] = state[k * D];
-#pragma unroll 8
-  for (int k = threadIdx.y; k < a.states; k += kManySequences)
-    if (d < a.channels) {
-      const float pole = a.shared_a ? a.a[k] : a.a[k * D + d];
-      poles[k * kChannels] = make_float2(pole, 1.f / pole);
-    }
+    for (int n = 0; n < N; ++n) copy_async(held_states + (n * padded + k) * CHANNELS, state[n] + j * D);
+  }
+  commit_copies();
+  uint4 held[kHeld];
 #pragma unroll
   for (int v = 0; v < kHeld; ++v)
     if (v < vectors) held[v] = pieces[v * D];
-  if (exists) {
-    bias = a.dt_bias[d], skip = a.skip[d];
-    if (a.gain != nullptr) gain = a.gain[d];
-  }
-  s.start(a);
-  release_dependents();
+  const ScanChannel channel(a, d);
+  // Of several groups of kScanThreads threads the first two take a sequence each; a single one takes both.
+  constexpr bool kTogether = CHANNELS >= N * kScanThreads;
+  const int group = threadIdx.x / kScanThreads, thread = threadIdx.x % kScanThreads;
+  const ScanSums one(begin + (kTogether && group == 1 ? sums : 0), a, kTogether && group == 1 ? second : first,
+                     group < (kTogether ? N : 1) ? thread : kScanThreads * 1024);
+  const ScanSums two(begin + sums, a, second, !kTogether && group == 0 ? thread : kScanThreads * 1024);
+  const float *const from_u[N] = {a.u + first * D + d, a.u + second * D + d}, *const from_z[N] = {a.z + first * D + d,
+                                                                                                  a.z + second * D + d};
+  T* const gated = static_cast<T*>(a.gated) + fragment_index(d, first, a.tiles);
   await_predecessors();
-  if (exists) u = __ldcg(a.u + n * D + d), z = __ldcg(a.z + n * D + d);
-  s.finish(a, min(n, a.batch - 1));
-  float delta_parts[4] = {}, y_parts[4] = {};
+  one.gather<PAIRED>(a.x_blocks);
+  if constexpr (!kTogether) two.gather<PAIRED>(a.x_blocks);
+  float u[N], z[N];
+#pragma unroll
+  for (int n = 0; n < N; ++n) u[n] = __ldcg(from_u[n]), z[n] = __ldcg(from_z[n]);
+  __syncthreads();
+  one.finish(a);
+  if constexpr (!kTogether) two.finish(a);
+  __syncthreads();
+  float parts[N][4] = {};
 #pragma unroll
   for (int v = 0; v < kHeld; ++v)
-    if (v < vectors) delta_parts[v % 4] += dot16<T>(held[v], s.input + v * kPer16);
-  for (int first = kHeld / 4 * 4; first < vectors; first += 4)
+    if (v < vectors)
+#pragma unroll
+      for (int n = 0; n < N; ++n) parts[n][v % 4] += dot16<T>(held[v], begin + n * sums + v * kPer16);
+  for (int block = kHeld / 4 * 4; block < vectors; block += 4)
 #pragma unroll
     for (int q = 0; q < 4; ++q)
-      if (const int v = first + q; v >= kHeld && v < vectors)
-        delta_parts[q] += dot16<T>(pieces[v * D], s.input + v * kPer16);
-  const float delta = softplus(bias + ((delta_parts[0] + delta_parts[1]) + (delta_parts[2] + delta_parts[3])));
-  const float driven = u * gain;
+      if (const int v = block + q; v >= kHeld && v < vectors)
 #pragma unroll
-  for (int first = 0; first < S; first += 4) {
-    if (first >= states) break;
-    float b[4], c[4];
-    read_floats(b, s.b + first);
-    read_floats(c, s.c + first);
+        for (int n = 0; n < N; ++n) parts[n][q] += dot16<T>(pieces[v * D], begin + n * sums + v * kPer16);
+  const Drive drive[N] = {channel.drive(parts[0], u[0]), channel.drive(parts[1], u[1])};
+  float y[N][4] = {};
+  await_copies<0>();  // each thread reads its own
+  with_rule(a.rule, [&]<Discretization RULE>() {
+    const float *pole = poles, *h = held_states, *b = begin + a.projected;
+    float* to[N] = {state[0], state[1]};
+#pragma unroll 1
+    for (int left = a.states; left > 0; left -= 4, pole += 4 * CHANNELS, h += 4 * CHANNELS, b += 4) {
+      float at[4];
 #pragma unroll
-    for (int q = 0; q < 4; ++q)
-      if (const int k = first + q; k < states) {
-        const float2 pole = poles[k * kChannels];
-        const Transfer t = discretise(delta, pole.x, pole.y, a.rule);
-        h[k] = fmaf(t.phi, h[k], t.gamma * b[q] * driven);
-        y_parts[q] = fmaf(c[q], h[k], y_parts[q]);
-        state[k * D] = h[k];
+      for (int q = 0; q < 4; ++q) at[q] = pole[q * CHANNELS];
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        float bs[4], cs[4];
+        read_floats(bs, b + n * sums);
+        read_floats(cs, b + n * sums + padded);
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+          const float next = next_state<RULE>(drive[n], at[q], bs[q], h[(n * padded + q) * CHANNELS]);
+          y[n][q] = fmaf(cs[q], next, y[n][q]);
+          if (exists[n] && q < left) *to[n] = next;
+          to[n] += D;
+        }
       }
-  }
-  if (!exists) return;
-  write_gated<T>(a, n, d, fmaf(skip, u, (y_parts[0] + y_parts[1]) + (y_parts[2] + y_parts[3])), z);
+    }
+  });
+#pragma unroll
+  for (int n = 0; n < N; ++n)
+    if (exists[n]) gated[n * 4 * 4] = from_float<T>(channel.output(y[n], u[n], z[n]));  // the next sequence's lanes
 }
 
 }  // namespace smamba::ops::cuda
