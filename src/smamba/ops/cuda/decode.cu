@@ -30,6 +30,7 @@ namespace smamba::ops::cuda {
 namespace {
 
 constexpr int64_t kMaxShared = 227 << 10;  // of a block
+constexpr int64_t kHeadAhead = 12 << 20;   // bytes of the head that the last layer asks for
 
 // ---- embedding ----
 
@@ -93,10 +94,7 @@ class Step {
 
  public:
   Step(const DecodeStepArgs& args, void* stream)
-      : a_(args),
-        launch_(stream),
-        columns_(int(ceil_div(ceil_div(args.batch, 8), NT))),
-        tiles_(kMany ? kManySequenceTiles : columns_ * NT) {}
+      : a_(args), launch_(stream), columns_(int(ceil_div(ceil_div(args.batch, 8), NT))), tiles_(kSequenceTiles<NT>) {}
 
   /// Whether shared memory holds the weights of a block of the kernels for many sequences.
   static bool fits(const DecodeStepArgs& a) {
@@ -110,9 +108,9 @@ class Step {
     const EmbedArgs embed{a_.embedding, a_.ids, a_.residual, a_.stream, int(a_.batch), int(a_.d_model), tiles_};
     launch_(embed_kernel<T>, dim3(columns_ * NT, unsigned(ceil_div(a_.d_model, 256))), 256, 0, embed);
     for (const DecodeStepLayer& layer : a_.layers) {
-      const Ahead next = &layer == &a_.layers.back()
-                             ? Ahead{}
-                             : ahead((&layer + 1)->in_proj, ceil_div(a_.d_inner, 32) * 64, a_.d_model);
+      Ahead next = ahead(a_.head, a_.vocab_size, a_.d_model);
+      next.bytes = std::min(next.bytes, kHeadAhead);
+      if (&layer != &a_.layers.back()) next = ahead((&layer + 1)->in_proj, ceil_div(a_.d_inner, 32) * 64, a_.d_model);
       mix(layer);
       add(layer.out_proj, a_.gated, a_.d_inner, next);
       if (layer.fc1 == nullptr) continue;
@@ -131,8 +129,7 @@ class Step {
     launch_(kernel, grid, kProductThreads, int(shared), arguments...);
   }
   ProductShape shape(const void* weights, const void* input, int64_t columns, int tile_step) const {
-    return {weights,       input,     int(ceil_div(columns, 16)), tiles_,
-            int(a_.batch), tile_step, 1.f / float(a_.d_model),    a_.norm_eps};
+    return {weights, input, int(ceil_div(columns, 16)), int(a_.batch), tile_step, 1.f / float(a_.d_model), a_.norm_eps};
   }
   int projected() const {
     return int(a_.dt_rank + (a_.selective_b ? a_.d_state : 0) + (a_.selective_c ? a_.d_state : 0));
@@ -159,8 +156,9 @@ class Step {
                   mixer_in_many_bytes<T>(product.steps, in.taps), product, in);
     } else {
       const int taps = NT * (in.taps - 1) * kProductThreads * int(sizeof(float));
-      allow_shared_memory(mixer_in_kernel<T, NT>, taps, "decode step");
-      launch_(mixer_in_kernel<T, NT>, dim3(columns_, 2 * x_blocks), kProductThreads, taps, product, in);
+      const auto kernel = in.taps == 4 ? mixer_in_kernel<T, NT, 4> : mixer_in_kernel<T, NT, 0>;
+      allow_shared_memory(kernel, taps, "decode step");
+      launch_(kernel, dim3(columns_, 2 * x_blocks), kProductThreads, taps, product, in);
     }
     ScanStepArgs s = {};
     s.partial = a_.partial, s.u = a_.u, s.z = a_.z, s.dt_bias = layer.dt_bias, s.a = layer.a;

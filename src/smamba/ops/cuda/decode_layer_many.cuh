@@ -41,11 +41,11 @@ template <class T, int TAPS>
 __global__ void __launch_bounds__(kProductThreads, 1) __maxnreg__(sizeof(T) == 2 ? 120 : 255)
     mixer_in_many_kernel(const ProductShape p, const MixerInArgs a) {
   constexpr int NT = many_tiles<T>, MT = kManyChannels / 16, kFirstStep = kProductThreads / kManyChannels;
-  constexpr int kPast = (TAPS > 0 ? TAPS : kMaxTaps) - 1;
   extern __shared__ __align__(128) char dynamic[];
   __shared__ float squares[kProductWarps][8 * NT];
   __shared__ T u[8 * NT][kManyChannels + 8];
-  const int past = TAPS > 0 ? TAPS - 1 : a.taps - 1;
+  Convolution<TAPS> convolution(a);
+  const int past = convolution.past;
   float* const taps = reinterpret_cast<float*>(dynamic + product_many_bytes<T, NT, MT>(p.steps)) + threadIdx.x;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * NT, pairs = (a.x_blocks + 1) / 2;
   const bool is_x = int(blockIdx.y) < pairs;
@@ -59,7 +59,6 @@ __global__ void __launch_bounds__(kProductThreads, 1) __maxnreg__(sizeof(T) == 2
   release_dependents();
   prefetch_share(a.states);
   prefetch_share(a.out_proj);
-  float weight[kPast + 1] = {}, bias = 0;
   if (is_x) {
     prefetch_projection<T>(a, block);
 #pragma unroll 1
@@ -68,12 +67,7 @@ __global__ void __launch_bounds__(kProductThreads, 1) __maxnreg__(sizeof(T) == 2
         for (int k = 0; k < past; ++k)
           copy_async(&taps[(j * past + k) * kProductThreads], state + (j * kFirstStep * past + k) * D);
     commit_copies();
-    if (wanted > 0) {
-#pragma unroll
-      for (int k = 0; k <= kPast; ++k)
-        if (k <= past) weight[k] = a.conv_weight[k * D + c];
-      if (a.conv_bias != nullptr) bias = a.conv_bias[c];
-    }
+    if (wanted > 0) convolution.load(a, c);
   }
   const auto projection = [&](int tile, int k) {
     return load_weights<T>(a.x_proj, (int64_t{tile} * a.x_blocks + block) * 2 + k, lane);
@@ -98,19 +92,7 @@ __global__ void __launch_bounds__(kProductThreads, 1) __maxnreg__(sizeof(T) == 2
     const int local = first_local + j * kFirstStep;
     float value = total_of(sums, local, row) * __shfl_sync(0xffffffffu, scale, local);
     if (is_x) {
-      float tap[kPast + 1] = {}, sum = bias;
-#pragma unroll
-      for (int k = 0; k < kPast; ++k)
-        if (k < past) tap[k] = taps[(j * past + k) * kProductThreads], sum = fmaf(weight[k], tap[k], sum);
-#pragma unroll
-      for (int k = 0; k <= kPast; ++k)
-        if (k == past) tap[k] = value, sum = fmaf(weight[k], value, sum);
-      if (j * kFirstStep < wanted) {
-#pragma unroll
-        for (int k = 0; k < kPast; ++k)
-          if (k < past) into[k * D] = tap[k + 1];
-      }
-      value = j * kFirstStep < wanted ? silu(sum) : 0.f;
+      value = convolution.step(value, taps + j * past * kProductThreads, into, D, j * kFirstStep < wanted);
       u[local][row] = from_float<T>(value);
     }
     if (j * kFirstStep < wanted) *out = value;

@@ -48,7 +48,8 @@ static __global__ void __launch_bounds__(kProductThreads, 1)
   for (int c = 0; c < kLogitsSteps; ++c)
     if (c < count)
 #pragma unroll
-      for (int t = 0; t < NT; ++t) x[c][t] = load_input<T>(p.input, (begin + c) * kManySequenceTiles + t, lane);
+      for (int t = 0; t < NT; ++t)
+        x[c][t].raw = __ldcg(&static_cast<const InputFragment<T>*>(p.input)[((begin + c) * NT + t) * 32 + lane].raw);
 #pragma unroll
   for (int t = 0; t < NT; ++t) {
     float square = 0;

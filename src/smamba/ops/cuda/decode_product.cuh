@@ -7,6 +7,7 @@
 
 namespace smamba::ops::cuda {
 
+constexpr int kManySequenceTiles = 8;  // of the fragment arrays of more than 8 sequences, whatever their number
 constexpr int kProductWarps = 8, kProductThreads = 32 * kProductWarps;
 
 template <class T>
@@ -75,15 +76,6 @@ __device__ inline WeightFragment<T> load_weights(const void* p, int64_t fragment
   }
   return f;
 }
-/// Written by an earlier kernel, perhaps while this one was already resident: not through the read-only path.
-template <class T>
-__device__ inline InputFragment<T> load_input(const void* p, int64_t fragment, int lane) {
-  InputFragment<T> f;
-  using Raw = decltype(f.raw);
-  f.raw = __ldcg(static_cast<const Raw*>(p) + fragment * 32 + lane);
-  return f;
-}
-
 /// Place of column k of sequence n in a fragment array of `tiles` sequence tiles.
 __device__ inline int64_t fragment_index(int k, int n, int tiles) {
   const int column = k % 16, lane = n % 8 * 4 + column % 8 / 2;
@@ -128,7 +120,6 @@ struct ProductShape {
   const void* weights;
   const void* input;
   int steps;  // columns / 16
-  int tiles;  // sequence tiles of the fragment arrays
   int batch;
   int tile_step;  // between the MT row tiles of a block; the block's first is blockIdx.y · (tile_step == 1 ? MT : 1)
   float inverse_width, eps;  // of the norm
@@ -161,12 +152,18 @@ struct ProductSums {
   __device__ float inverse_rms(int n, const ProductShape& p) const { return inverse_rms_of(squares, n, p); }
 };
 
-/// Fills `s`; ends with a barrier. `first`: sequence tile at which the block's columns begin. Blocks of the same rows
-/// are neighbours (blockIdx.x), so that weights leave memory once. `meanwhile` runs where earlier kernels' results can
-/// be asked for.
-template <class T, int NT, int MT, class Meanwhile>
+/// Sequence tiles of the fragment arrays that a kernel with NT of them a block reads.
+template <int NT>
+constexpr int kSequenceTiles = NT == 1 ? 1 : kManySequenceTiles;
+
+/// Fills `s`, its squares where SQUARES; ends with a barrier. `first`: sequence tile at which the block's columns
+/// begin. Blocks of the same rows are neighbours (blockIdx.x), so that weights leave memory once. `meanwhile` runs
+/// where earlier kernels' results can be asked for.
+template <class T, int NT, int MT, bool SQUARES, class Meanwhile>
 __device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, int first, Meanwhile meanwhile) {
+  using Input = InputFragment<T>;
   constexpr int kChunk = (sizeof(T) == 2 ? 12 : 6) / MT;  // weight fragments a lane holds per row tile
+  constexpr int kStride = kSequenceTiles<NT> * 32;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int per_warp = (p.steps + kProductWarps - 1) / kProductWarps;
   const int begin = warp * per_warp, end = min(p.steps, begin + per_warp);
@@ -180,41 +177,53 @@ __device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, in
         if (k + c < end) w[i][c] = load_weights<T>(p.weights, (tile + i * p.tile_step) * p.steps + k + c, lane);
   };
   load(begin);
+  const Input* input = static_cast<const Input*>(p.input) + begin * kStride + first * 32 + lane;
   release_dependents();
   await_predecessors();
   meanwhile();
-  // Inputs are asked for many fragments at a time: one latency, not a dozen.
+  // Inputs are asked for many fragments at a time: one latency, not a dozen. Perhaps written while this block was
+  // already resident: not through the read-only path.
   constexpr int kFragments = MT == 1 ? 24 : 12, kGroup = kChunk < kFragments / NT ? kChunk : kFragments / NT;
   static_assert(kChunk % kGroup == 0);
   float acc[MT][NT][4] = {}, squares[NT] = {};
-  for (int k = begin; k < end; k += kChunk) {
-    if (k != begin) load(k);
+  // `left` steps of a chunk; FULL: all of them, without a check each.
+  const auto take = [&]<bool FULL>(int left) {
 #pragma unroll
     for (int g = 0; g < kChunk; g += kGroup) {
-      InputFragment<T> x[kGroup][NT];
+      Input x[kGroup][NT];
 #pragma unroll
       for (int c = 0; c < kGroup; ++c)
 #pragma unroll
         for (int t = 0; t < NT; ++t)
-          if (k + g + c < end) x[c][t] = load_input<T>(p.input, int64_t{k + g + c} * p.tiles + first + t, lane);
+          if (FULL || g + c < left) x[c][t].raw = __ldcg(&input[(g + c) * kStride + t * 32].raw);
 #pragma unroll
       for (int c = 0; c < kGroup; ++c) {
-        if (k + g + c >= end) continue;
+        if (!FULL && g + c >= left) continue;
 #pragma unroll
         for (int t = 0; t < NT; ++t) {
-          squares[t] += x[c][t].squares();
+          if constexpr (SQUARES) squares[t] += x[c][t].squares();
 #pragma unroll
           for (int i = 0; i < MT; ++i) multiply_add(acc[i][t], w[i][g + c], x[c][t]);
         }
       }
     }
+  };
+#pragma unroll 1
+  for (int k = begin; k < end; k += kChunk, input += kChunk * kStride) {
+    if (k != begin) load(k);
+    if (k + kChunk <= end)
+      take.template operator()<true>(kChunk);
+    else
+      take.template operator()<false>(end - k);
   }
   const int row = lane / 4, column = lane % 4;
 #pragma unroll
   for (int t = 0; t < NT; ++t) {
-    squares[t] += __shfl_xor_sync(0xffffffffu, squares[t], 1);
-    squares[t] += __shfl_xor_sync(0xffffffffu, squares[t], 2);
-    if (column == 0) s.squares[warp][t * 8 + row] = squares[t];
+    if constexpr (SQUARES) {
+      squares[t] += __shfl_xor_sync(0xffffffffu, squares[t], 1);
+      squares[t] += __shfl_xor_sync(0xffffffffu, squares[t], 2);
+      if (column == 0) s.squares[warp][t * 8 + row] = squares[t];
+    }
 #pragma unroll
     for (int i = 0; i < MT; ++i)
 #pragma unroll

@@ -41,8 +41,6 @@ class BulkCopies {
   uint64_t barrier_;
 };
 
-constexpr int kManySequenceTiles = 8;  // of the fragment arrays of kernels for many sequences, whatever their number
-
 template <class T>
 constexpr int kWeightTileBytes = 32 * int(sizeof(WeightFragment<T>));
 
