@@ -73,7 +73,7 @@ void bench_conv1d() {
   args.batch = kBatch, args.length = kLength, args.channels = kInner, args.width = 4, args.silu = true;
   args.x = rows(x), args.weight = weight.data(), args.bias = bias.data(), args.out = rows(out);
   report("conv1d + SiLU forward", 2.0 * count, [&] { cpu::conv1d_forward(args); });
-  const Conv1dGradients gradients{rows(d_out), rows(out), d_weight.data(), d_bias.data()};
+  const Conv1dGradients gradients{rows(d_out), rows(out), d_weight.data(), d_bias.data(), {}};
   report("conv1d + SiLU backward", 3.0 * count, [&] { cpu::conv1d_backward(args, gradients); });
 }
 

@@ -55,7 +55,7 @@ void bench_conv(const std::string& name, int64_t batch, int64_t length, int64_t 
   for (const bool two : {false, true})
     report(std::string("convolution backward") + (two ? ", two gradients, " : ", ") + name, median_ms([&](int i) {
              const int k = at(i);
-             ops::Conv1dGradients g{dense(d_out[k]), wide(d_x[k]), d_w.f32(), d_b.f32()};
+             ops::Conv1dGradients g{dense(d_out[k]), wide(d_x[k]), d_w.f32(), d_b.f32(), {}};
              if (two) g.d_out_more = dense(more[k]);
              ops::cuda::conv1d_backward(a, g, workspace.get(), nullptr);
            }),

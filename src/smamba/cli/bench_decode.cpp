@@ -23,6 +23,7 @@ nlohmann::ordered_json decode_on_cpu(const BenchOptions& o, const models::Langua
   Decoder decoder(model);
   std::vector<Decoder::State> states;
   std::vector<Decoder::State*> pointers;
+  states.reserve(static_cast<size_t>(o.batch));
   for (int64_t b = 0; b < o.batch; ++b) states.push_back(decoder.make_state());
   for (auto& s : states) pointers.push_back(&s);
   std::vector<float> logits(static_cast<size_t>(o.batch * decoder.vocab_size()));

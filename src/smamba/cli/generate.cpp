@@ -98,6 +98,7 @@ void run(GenerateCommand o) {
     sink = [](size_t, std::string_view piece) { std::cout << piece << std::flush; };
   }
   std::vector<infer::Prompt> prompts;
+  prompts.reserve(all.size());
   for (const Request& r : all) prompts.push_back(r.prompt);
   const infer::GenerateResult result = infer::generate(*engine, *loaded.tokenizer, prompts, o.generate, sink);
   if (o.json)

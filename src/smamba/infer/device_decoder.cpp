@@ -48,7 +48,7 @@ class Packer {
     return static_cast<const float*>(keep(values.detach().to(at::kFloat).contiguous()));
   }
   at::Tensor scratch(at::IntArrayRef shape, at::ScalarType type) {
-    const at::Tensor t = at::zeros(shape, parameters_.begin()->second.options().requires_grad(false).dtype(type));
+    at::Tensor t = at::zeros(shape, parameters_.begin()->second.options().requires_grad(false).dtype(type));
     kept_.push_back(t);
     return t;
   }

@@ -76,6 +76,7 @@ class Poles {
     const Spectrum s = initial_spectrum(c);
     n_real_ = static_cast<int64_t>(s.real.size());
     std::vector<double> raw;
+    raw.reserve(s.size());
     const auto rho = [&](double re) { return std::log(std::max(-re - floor_, 1e-12)); };
     for (double re : s.real) raw.push_back(rho(re));
     for (const auto& pair : s.pairs) {
@@ -205,7 +206,7 @@ class SchwarzNumbers : public StateMatrix {
     raw_ = p.values(prefix + "schwarz", to_tensor(raw));
   }
   at::Tensor a() const override {
-    const at::Tensor positive = raw_.exp();
+    at::Tensor positive = raw_.exp();
     if (!observable_) return positive;
     // The transpose of the Schwarz matrix is the Schwarz matrix of -b.
     return at::cat({-positive.slice(0, 0, -1), positive.slice(0, -1)});

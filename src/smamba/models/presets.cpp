@@ -101,6 +101,7 @@ const std::vector<Size>& sizes() {
 template <class List>
 std::vector<PresetInfo> infos(const List& list) {
   std::vector<PresetInfo> out;
+  out.reserve(list.size());
   for (const auto& item : list) out.push_back(item.info);
   return out;
 }

@@ -223,7 +223,7 @@ fs::path find_checkpoint(const fs::path& path, const std::string& which) {
     if (fs::exists(store.path(number))) step = number;
   }
   require(step.has_value(), "{}: expected the checkpoint '{}', found none", folder.string(), which);
-  return store.path(*step);
+  return store.path(step.value());
 }
 
 }  // namespace smamba::train

@@ -18,7 +18,7 @@ Conv1dArgs conv1d_args(const at::Tensor& x, const at::Tensor& weight, const Opti
 
 at::Tensor conv1d_forward(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, bool silu,
                           const OptionalTensor& initial, const OptionalTensor& reset) {
-  const at::Tensor out = at::empty(x.sizes(), x.options());
+  at::Tensor out = at::empty(x.sizes(), x.options());
   Conv1dArgs args = conv1d_args(x, weight, bias, silu, initial, reset);
   args.out = sequence(out);
   device_kernels(x.device()).conv1d_forward(args);

@@ -105,7 +105,7 @@ class SelectiveLayer : public torch::autograd::Function<SelectiveLayer> {
     s[kLayerDelta] = layer.delta();
     Slots scan = layer.scan_slots();
     check_scan({scan[kU], scan[kDelta], A, scan[kB], scan[kC], gain, skip, delta_bias, scan[kZ], {}, reset}, options);
-    const at::Tensor out = scan_forward(scan, options, true)[0];
+    at::Tensor out = scan_forward(scan, options, true)[0];
     s[kLayerCheckpoints] = scan[kCheckpoints];
     if (in.recompute) s[kLayerU] = s[kLayerDelta] = at::Tensor();
     ctx->save_for_backward(s);
