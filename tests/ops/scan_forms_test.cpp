@@ -3,6 +3,7 @@
 #include <complex>
 
 #include "ops/gradcheck.h"
+#include "ops/scan_cases.h"
 #include "smamba/ops/reference/transition.h"
 #include "smamba/ops/scan.h"
 
