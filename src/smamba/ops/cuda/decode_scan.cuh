@@ -83,9 +83,9 @@ __host__ __device__ inline int scan_shared_floats(int projected, int states) {
 }
 
 /// A sequence's part of shared memory, filled by kScanThreads threads, of which `thread` is one: the projection summed
-/// over the blocks of 32 channels, over both of a pair, over every so-manieth pair, over those sums, an order that
-/// depends on their number only. start() before earlier kernels have ended, then gather(), a barrier, finish() and a
-/// barrier.
+/// over the blocks of 32 channels, over both of a pair, over each group of pairs (every groups-th), over the groups, an
+/// order that depends on their number only. start() before earlier kernels have ended, then gather(), a barrier,
+/// finish() and a barrier.
 struct ScanSums {
   float *input, *b, *c, *scratch;
   const float4* from;
