@@ -166,7 +166,7 @@ at::Tensor conv1d_tail(const at::Tensor& x, const std::optional<at::Tensor>& ini
                        const std::optional<at::Tensor>& reset, int64_t width) {
   const at::NoGradGuard no_grad;
   const int64_t keep = width - 1, length = x.size(1), from_x = std::min(keep, length);
-  const at::Tensor tail = at::zeros({x.size(0), keep, x.size(2)}, x.options());
+  at::Tensor tail = at::zeros({x.size(0), keep, x.size(2)}, x.options());
   if (keep == 0) return tail;
   tail.narrow(1, keep - from_x, from_x).copy_(x.narrow(1, length - from_x, from_x));
   if (initial && from_x < keep) {

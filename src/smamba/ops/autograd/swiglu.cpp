@@ -14,7 +14,7 @@ SwigluArgs swiglu_args(const at::Tensor& x) {
 }
 
 at::Tensor swiglu_forward(const at::Tensor& x) {
-  const at::Tensor out = at::empty({x.size(0), x.size(1) / 2}, x.options());
+  at::Tensor out = at::empty({x.size(0), x.size(1) / 2}, x.options());
   SwigluArgs args = swiglu_args(x);
   args.out = out.data_ptr();
   device_kernels(x.device()).swiglu_forward(args);
