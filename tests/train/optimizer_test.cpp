@@ -141,12 +141,47 @@ TEST(AdamW, UpdateIsInspectAndStepGuardedByTheLoss) {
         for (auto& q : found) EXPECT_TRUE(same_bits(q.tensor.detach().cpu(), before[k++])) << q.name;
         for (auto& [state, t] : guarded.state()) EXPECT_TRUE(same_bits(t.cpu(), before[k++])) << state;
       };
+      for (auto& q : found) q.tensor.mutable_grad() = at::ones_like(q.tensor);
       refused(at::full({}, std::numeric_limits<double>::quiet_NaN(), at::TensorOptions(device)), "");
       for (auto& q : found) q.tensor.mutable_grad() = at::ones_like(q.tensor);
       found[2].tensor.grad()[0] = std::numeric_limits<float>::infinity();
       refused(loss, "c");
       EXPECT_EQ(guarded.steps(), 1);
     }
+  }
+}
+
+// More tensors than one kernel takes, of every length around a block's, some without a gradient, some not aligned.
+TEST(AdamW, UpdatesManyTensorsAsStepDoesOnTheHost) {
+  for (const at::DeviceType device : {at::kCPU, at::kCUDA}) {
+    if (device == at::kCUDA && !at::hasCUDA()) continue;
+    auto generator = at::make_generator<at::CPUGeneratorImpl>(8);
+    std::vector<Parameter> expected, found;
+    for (int i = 0; i < 200; ++i) {
+      const at::Tensor t = at::randn({2046 + i % 5 + 2048 * (i % 3)}, generator);
+      const at::Tensor moved =
+          at::empty({t.numel() + 1}, at::TensorOptions(device)).narrow(0, i % 7 == 0 ? 1 : 0, t.numel());
+      moved.copy_(t);
+      expected.push_back({std::to_string(i), t.clone().requires_grad_(), i % 2 == 0});
+      found.push_back({std::to_string(i), moved.detach().requires_grad_(), i % 2 == 0});
+    }
+    AdamW plain(expected, {}), updated(found, {});
+    for (int step = 1; step <= 3; ++step) {
+      for (size_t i = 0; i < expected.size(); ++i) {
+        if (i % 11 == 0) continue;
+        const at::Tensor g = at::sin(expected[i].tensor.detach() * 10 * step);
+        expected[i].tensor.mutable_grad() = g, found[i].tensor.mutable_grad() = g.to(device).clone();
+      }
+      const double clip = step == 2 ? 0 : 1;
+      ASSERT_TRUE(plain.step(0.01, clip, plain.inspect()));
+      ASSERT_TRUE(updated.update(at::ones({}, at::TensorOptions(device)), 0.01, clip).applied);
+      // As above, for each step.
+      for (size_t i = 0; i < found.size(); ++i)
+        EXPECT_TRUE(at::allclose(found[i].tensor.cpu(), expected[i].tensor, 1e-6, 1e-6 * step)) << i << ", " << step;
+    }
+    const auto wanted = plain.state(), state = updated.state();
+    for (size_t i = 0; i < wanted.size(); ++i)  // sums of three gradients, a few roundings each
+      EXPECT_TRUE(at::allclose(state[i].second.cpu(), wanted[i].second, 1e-5, 1e-8)) << wanted[i].first;
   }
 }
 

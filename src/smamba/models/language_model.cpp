@@ -16,10 +16,10 @@ struct LanguageModel::Block {
   at::Tensor norm, norm2, fc1, fc2;
   std::unique_ptr<Mixer> mixer;
 
-  Block(const ModelConfig& c, const std::string& prefix, ParameterList& p) {
+  Block(const ModelConfig& c, int64_t layer, const std::string& prefix, ParameterList& p) {
     // Projections into the residual stream shrink with the number of additions to it (the official initialisation).
     const double out_scale = 1.0 / std::sqrt(static_cast<double>(c.n_layer * (c.d_intermediate > 0 ? 2 : 1)));
-    mixer = std::make_unique<Mixer>(c, prefix + "mixer.", out_scale, p);
+    mixer = std::make_unique<Mixer>(c, layer, prefix + "mixer.", out_scale, p);
     norm = p.constant(prefix + "norm.weight", {c.d_model}, 1.0);
     if (c.d_intermediate == 0) return;
     norm2 = p.constant(prefix + "norm2.weight", {c.d_model}, 1.0);
@@ -35,7 +35,7 @@ LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed) : config_
   ParameterList p(seed);
   embedding_ = p.normal("backbone.embedding.weight", {config_.vocab_size, config_.d_model}, 0, 0.02);
   for (int64_t i = 0; i < config_.n_layer; ++i)
-    blocks_.push_back(std::make_unique<Block>(config_, fmt::format("backbone.layers.{}.", i), p));
+    blocks_.push_back(std::make_unique<Block>(config_, i, fmt::format("backbone.layers.{}.", i), p));
   norm_f_ = p.constant("backbone.norm_f.weight", {config_.d_model}, 1.0);
   head_ =
       config_.tie_embeddings ? embedding_ : p.normal("lm_head.weight", {config_.vocab_size, config_.d_model}, 0, 0.02);

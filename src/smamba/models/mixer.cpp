@@ -25,14 +25,15 @@ at::Tensor combine(const std::optional<at::Tensor>& fixed, const std::optional<a
   return fixed ? *selective + fixed->to(selective->scalar_type()) : *selective;
 }
 
-// Where all layers together would keep more than this for the backward pass, each computes its convolution and delta
-// again there: 3 % of the time of a step for a fifth of its memory.
-constexpr int64_t kKeptBytes = int64_t{2} << 30;
+// Where the convolution and delta of all layers together would take more than this for the backward pass, each layer
+// computes its delta again there, and those its convolution for which the second number leaves no room: 3 % of the time
+// of a step for a fifth of its memory if all compute both.
+constexpr int64_t kKeptBytes = int64_t{2} << 30, kKeptConvolutionBytes = int64_t{960} << 20;
 
 }  // namespace
 
-Mixer::Mixer(const ModelConfig& c, const std::string& prefix, double out_scale, ParameterList& p)
-    : config_(c.mixer), n_layer_(c.n_layer), d_inner_(c.d_inner()), dt_rank_(c.dt_rank()) {
+Mixer::Mixer(const ModelConfig& c, int64_t layer, const std::string& prefix, double out_scale, ParameterList& p)
+    : config_(c.mixer), layer_(layer), n_layer_(c.n_layer), d_inner_(c.d_inner()), dt_rank_(c.dt_rank()) {
   const int64_t n = config_.d_state;
   in_proj_ = p.linear(prefix + "in_proj.weight", 2 * d_inner_, c.d_model);
   const double conv_bound = 1.0 / std::sqrt(static_cast<double>(config_.d_conv));
@@ -58,7 +59,9 @@ at::Tensor Mixer::fused(const at::Tensor& xz, const std::optional<at::Tensor>& r
   in.A = system.A, in.B0 = system.B0, in.C0 = system.C0;
   in.gain = system.gain, in.skip = system.skip, in.delta_bias = dt_bias_;
   in.reset = reset;
-  in.recompute = n_layer_ * xz.numel() * xz.element_size() > kKeptBytes;
+  const int64_t bytes = xz.numel() * xz.element_size();  // of convolution and delta, each half of it
+  in.recompute_delta = n_layer_ * bytes > kKeptBytes;
+  in.recompute_u = in.recompute_delta && (layer_ + 1) * (bytes / 2) > kKeptConvolutionBytes;
   return ops::selective_layer(in, dynamics_->options());
 }
 

@@ -17,7 +17,9 @@ struct LayerState {
 
 class Mixer {
  public:
-  Mixer(const ModelConfig& config, const std::string& prefix, double out_scale, ParameterList& parameters);
+  /// `layer`: its place among all, from 0 on.
+  Mixer(const ModelConfig& config, int64_t layer, const std::string& prefix, double out_scale,
+        ParameterList& parameters);
 
   /// x: (B, L, M) in the compute dtype; reset: (B, L) uint8 or absent. With `state` (fields undefined at the start of a
   /// sequence) the state is read and replaced; L = 1 is the step form. Returns (B, L, M).
@@ -32,7 +34,7 @@ class Mixer {
   at::Tensor fused(const at::Tensor& xz, const std::optional<at::Tensor>& reset) const;
 
   const MixerConfig config_;
-  int64_t n_layer_, d_inner_, dt_rank_;
+  int64_t layer_, n_layer_, d_inner_, dt_rank_;
   at::Tensor in_proj_, conv_weight_, conv_bias_, x_proj_, dt_proj_, dt_bias_, out_proj_;
   std::unique_ptr<Dynamics> dynamics_;
 };

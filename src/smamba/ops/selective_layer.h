@@ -17,7 +17,8 @@ struct SelectiveLayerInputs {
   std::optional<at::Tensor> B0, C0;                  // (S)
   std::optional<at::Tensor> gain, skip, delta_bias;  // (D)
   std::optional<at::Tensor> reset;                   // (B, L) uint8 or bool
-  bool recompute = false;  // the backward pass computes the convolution and delta again: 2·B·L·D elements less are kept
+  // What the backward pass computes again: each keeps B·L·D elements less.
+  bool recompute_u = false, recompute_delta = false;
 };
 
 /// True where selective_layer() can take the operators' place: float32, or bfloat16 on a GPU, a scan with kernels and
@@ -25,8 +26,8 @@ struct SelectiveLayerInputs {
 bool has_selective_layer(const at::Tensor& xz, int64_t state, const ScanOptions& options);
 
 /// (B, L, D): out of scan(u = silu(conv(x)), delta = dt_proj · rows of x_proj · u, …, z). States start at zero.
-/// Parameters are float32, contiguous; all are given their gradients. Deterministic, bit for bit; `recompute` changes
-/// no bit. Errors: those of causal_conv1d, linear and scan.
+/// Parameters are float32, contiguous; all are given their gradients. Deterministic, bit for bit; recomputing
+/// changes no bit. Errors: those of causal_conv1d, linear and scan.
 at::Tensor selective_layer(const SelectiveLayerInputs& inputs, const ScanOptions& options);
 
 }  // namespace smamba::ops

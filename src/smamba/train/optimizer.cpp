@@ -1,5 +1,8 @@
 #include "smamba/train/optimizer.h"
 
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -119,25 +122,29 @@ GradientReport AdamW::inspect() const {
   return report_of(squared_norms(all), names);
 }
 
-void AdamW::apply(double learning_rate, double step, const std::optional<at::Tensor>& divisor,
-                  const std::optional<at::Tensor>& skip) {
+ops::AdamWTensors AdamW::with_gradients(const Group& group) const {
+  ops::AdamWTensors t;
+  for (const size_t i : group.members) {
+    const at::Tensor& g = parameters_[i].tensor.grad();
+    if (!g.defined()) continue;
+    t.parameters.push_back(parameters_[i].tensor.detach());
+    t.gradients.push_back(g);
+    t.first.push_back(exp_avg_[i]);
+    t.second.push_back(exp_avg_sq_[i]);
+  }
+  return t;
+}
+
+void AdamW::apply(double learning_rate, const std::optional<at::Tensor>& divisor) {
   for (const Group& group : groups_) {
-    std::vector<at::Tensor> tensors, gradients, first, second;
-    for (const size_t i : group.members) {
-      const at::Tensor& g = parameters_[i].tensor.grad();
-      if (!g.defined()) continue;
-      tensors.push_back(parameters_[i].tensor.detach());
-      gradients.push_back(g);
-      first.push_back(exp_avg_[i]);
-      second.push_back(exp_avg_sq_[i]);
-    }
-    if (tensors.empty()) continue;
+    const ops::AdamWTensors t = with_gradients(group);
+    if (t.parameters.empty()) continue;
     // The operator reads the number of updates per tensor; all share one, exact in float32 up to 2^24 (beyond, bias
     // correction is 1 anyway).
-    const auto options = at::TensorOptions().dtype(at::kFloat).device(tensors[0].device());
-    const std::vector<at::Tensor> steps(tensors.size(), at::full({}, step, options));
-    at::_fused_adamw_(tensors, gradients, first, second, {}, steps, learning_rate, options_.beta1, options_.beta2,
-                      group.decay ? options_.weight_decay : 0, options_.eps, false, false, divisor, skip);
+    const auto options = at::TensorOptions().dtype(at::kFloat).device(t.parameters[0].device());
+    const std::vector<at::Tensor> steps(t.parameters.size(), at::full({}, static_cast<double>(this->steps()), options));
+    at::_fused_adamw_(t.parameters, t.gradients, t.first, t.second, {}, steps, learning_rate, options_.beta1,
+                      options_.beta2, group.decay ? options_.weight_decay : 0, options_.eps, false, false, divisor);
   }
 }
 
@@ -148,12 +155,12 @@ bool AdamW::step(double learning_rate, double clip, const GradientReport& report
   steps_.add_(1);
   std::optional<at::Tensor> factor;
   if (scale != 1) factor = at::full({}, scale, parameters_[0].tensor.options().requires_grad(false).dtype(at::kFloat));
-  apply(learning_rate, static_cast<double>(steps()), factor, std::nullopt);
+  apply(learning_rate, factor);
   return true;
 }
 
 AdamW::Update AdamW::update(const at::Tensor& loss, double learning_rate, double clip) {
-  const auto [all, names] = gradients();
+  auto [all, names] = gradients();
   const bool on_gpu = !all.empty() && loss.is_cuda() && std::ranges::all_of(all, [&](const at::Tensor& g) {
     return g.device() == loss.device() && g.is_contiguous() && g.scalar_type() == at::kFloat;
   });
@@ -162,13 +169,22 @@ AdamW::Update AdamW::update(const at::Tensor& loss, double learning_rate, double
     result.applied = std::isfinite(result.loss) && step(learning_rate, clip, result.gradients);
     return result;
   }
-  const at::Tensor squares = ops::sums_of_squares(all), exact = loss.detach().to(at::kDouble).view({1});
-  const at::Tensor total = squares.sum();
-  const at::Tensor skip = at::isfinite(total + exact).logical_not().to(at::kFloat);
-  std::optional<at::Tensor> divisor;
-  if (clip > 0) divisor = total.sqrt().div(clip).clamp_min(1).to(at::kFloat);
-  apply(learning_rate, static_cast<double>(steps() + 1), divisor, skip);
-  const at::Tensor host = at::cat({squares, exact}).cpu();  // the one wait of a step
+  const at::Tensor known = at::cat({ops::sums_of_squares(all), loss.detach().to(at::kDouble).view({1})});
+  // The one wait of a step is for what is known before the update: the next step is prepared while the device updates.
+  const at::Tensor host = at::empty(known.sizes(), at::TensorOptions().dtype(at::kDouble).pinned_memory(true));
+  host.copy_(known, /*non_blocking=*/true);
+  c10::Event arrived(loss.device().type());
+  arrived.record(c10::impl::VirtualGuardImpl(loss.device().type()).getStream(loss.device()));
+  const at::Tensor divisor = ops::adamw_divisor(known, clip);
+  for (const Group& group : groups_) {
+    const ops::AdamWRates rates{
+        learning_rate, options_.beta1, options_.beta2, options_.eps, group.decay ? options_.weight_decay : 0,
+        steps() + 1};
+    ops::adamw_update(with_gradients(group), rates, divisor);
+  }
+  all.clear();
+  zero_grad();  // not after the wait: the device would run out of work sooner
+  arrived.synchronize();
   const std::span<const double> values(host.const_data_ptr<double>(), names.size() + 1);
   Update result{report_of(values, names), values.back(), false};
   result.applied = result.gradients.finite() && std::isfinite(result.loss);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "smamba/models/parameters.h"
+#include "smamba/ops/adamw.h"
 #include "smamba/train/tensor_file.h"
 
 namespace smamba::train {
@@ -24,7 +25,8 @@ struct GradientReport {
   bool finite() const { return first_nonfinite.empty(); }
 };
 
-/// AdamW (Loshchilov and Hutter 2019, algorithm 2, decoupled decay) through at::_fused_adamw_.
+/// AdamW (Loshchilov and Hutter 2019, algorithm 2, decoupled decay) through at::_fused_adamw_; update() on a GPU has a
+/// kernel of its own.
 class AdamW {
  public:
   /// Error(kUsage) for a parameter of another dtype, non-contiguous, or a name twice.
@@ -41,8 +43,9 @@ class AdamW {
   bool step(double learning_rate, double clip, const GradientReport& report, double divisor = 1);
 
   /// inspect() and step() in one, guarded by the loss too: with a non-finite loss (a scalar on the parameters' device)
-  /// or gradient nothing changes, bit for bit. On a GPU the host learns the outcome when the update is already under
-  /// way: the guard and the clipping factor are computed there.
+  /// or gradient nothing changes, bit for bit. On a GPU the host learns the outcome while the update is still under
+  /// way (what follows on the device's stream follows the update): the guard and the clipping factor are computed
+  /// there, and all gradients are forgotten.
   struct Update {
     GradientReport gradients;
     double loss = 0;
@@ -59,15 +62,15 @@ class AdamW {
   NamedTensors state() const;
 
  private:
-  struct Group {  // one call of the fused operator: same device, dtype and decay
+  struct Group {  // one call of the fused update: same device, dtype and decay
     bool decay;
     std::vector<size_t> members;
   };
   /// The gradients that there are, and the names of their parameters.
   std::pair<std::vector<at::Tensor>, std::vector<const std::string*>> gradients() const;
-  /// The fused updates, with the number `step` of this one.
-  void apply(double learning_rate, double step, const std::optional<at::Tensor>& divisor,
-             const std::optional<at::Tensor>& skip);
+  ops::AdamWTensors with_gradients(const Group& group) const;
+  /// The fused updates of step().
+  void apply(double learning_rate, const std::optional<at::Tensor>& divisor);
 
   std::vector<Parameter> parameters_;
   std::vector<at::Tensor> exp_avg_, exp_avg_sq_;

@@ -34,14 +34,18 @@ struct DeviceBatch {
   int64_t scored;
 };
 
+// A copy from pinned memory does not wait for what the device does meanwhile: the update in front.
+at::Tensor upload(const at::Tensor& host, at::Device device) {
+  return device.is_cuda() ? host.pin_memory().to(at::TensorOptions(device), /*non_blocking=*/true) : host.to(device);
+}
+
 DeviceBatch to_device(const data::Batch& b, at::Device device, bool resets) {
   const auto ids = [&](const std::vector<int32_t>& v) {
-    return at::tensor(at::ArrayRef<int32_t>(v), at::kInt)
-        .view({b.batch, b.length})
-        .to(at::TensorOptions(device).dtype(at::kLong));
+    return upload(at::tensor(at::ArrayRef<int32_t>(v), at::kInt).view({b.batch, b.length}), device).to(at::kLong);
   };
   DeviceBatch out{ids(b.inputs), ids(b.targets), {}, b.scored};
-  if (resets) out.reset = at::tensor(at::ArrayRef<uint8_t>(b.reset), at::kByte).view({b.batch, b.length}).to(device);
+  if (resets)
+    out.reset = upload(at::tensor(at::ArrayRef<uint8_t>(b.reset), at::kByte).view({b.batch, b.length}), device);
   return out;
 }
 

@@ -4,14 +4,15 @@
 #include "smamba/ops/autograd/matmul.h"
 #include "smamba/ops/check.h"
 #include "smamba/ops/ops.h"
+#include "smamba/ops/scale.h"
 
 namespace smamba::ops {
 
 namespace {
-/// Chunks of equal size whose logits take at most 128 MiB on a CPU and 1 GB on a GPU, or 64 rows: large ones, since
+/// Chunks of equal size whose logits take at most 128 MiB on a CPU and 512 MiB on a GPU, or 64 rows: large ones, since
 /// every chunk reads the weight twice, and its gradient is read and written. A multiple of 64.
 int64_t rows_of_chunk(int64_t rows, int64_t vocabulary, const at::Tensor& logits_like) {
-  const int64_t bytes = logits_like.is_cuda() ? int64_t{1} << 30 : int64_t{128} << 20;
+  const int64_t bytes = logits_like.is_cuda() ? int64_t{512} << 20 : int64_t{128} << 20;
   const int64_t limit = std::max<int64_t>(64, bytes / (logits_like.element_size() * vocabulary) / 64 * 64);
   const int64_t chunks = std::max<int64_t>(1, (rows + limit - 1) / limit);
   return ((rows + chunks - 1) / chunks + 63) / 64 * 64;
@@ -81,7 +82,10 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     at::Tensor d_weight = std::move(ctx->saved_data["d_weight"]).toTensor();
     ctx->saved_data.clear();
     const at::Tensor& scale = outputs[0];
-    if (scale.is_cuda() || scale.item<float>() != 1) {
+    if (scale.is_cuda()) {
+      scale_(d_hidden, scale);
+      scale_(d_weight, scale);
+    } else if (scale.item<float>() != 1) {
       d_hidden.mul_(scale);
       d_weight.mul_(scale);
     }

@@ -1,5 +1,7 @@
 #include "smamba/ops/autograd/matmul.h"
 
+#include <c10/util/strides.h>
+
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -136,10 +138,13 @@ RoundedWeights::RoundedWeights(const std::vector<at::Tensor>& weights) : outer_(
   int64_t total = 0;
   for (const at::Tensor& w : weights) total += (w.numel() + kAlignment - 1) / kAlignment * kAlignment;
   const at::Tensor all = at::empty({total}, weights[0].options().requires_grad(false).dtype(at::kBFloat16));
+  // Nothing is differentiated here, and views without autograd's books are made in a fraction of the time: the device
+  // waits for them at the start of every step.
+  const at::AutoDispatchBelowADInplaceOrView plain;
   std::vector<at::Tensor> rounded;
   int64_t offset = 0;
   for (const at::Tensor& w : weights) {
-    rounded.push_back(all.narrow(0, offset, w.numel()).view(w.sizes()));
+    rounded.push_back(all.as_strided(w.sizes(), c10::contiguous_strides(w.sizes()), offset));
     operands_.emplace(w.unsafeGetTensorImpl(), rounded.back());
     offset += (w.numel() + kAlignment - 1) / kAlignment * kAlignment;
   }

@@ -107,7 +107,8 @@ class SelectiveLayer : public torch::autograd::Function<SelectiveLayer> {
     check_scan({scan[kU], scan[kDelta], A, scan[kB], scan[kC], gain, skip, delta_bias, scan[kZ], {}, reset}, options);
     at::Tensor out = scan_forward(scan, options, true)[0];
     s[kLayerCheckpoints] = scan[kCheckpoints];
-    if (in.recompute) s[kLayerU] = s[kLayerDelta] = at::Tensor();
+    if (in.recompute_u) s[kLayerU] = at::Tensor();
+    if (in.recompute_delta) s[kLayerDelta] = at::Tensor();
     ctx->save_for_backward(s);
     ctx->saved_data["selects_b"] = in.selects_b;
     ctx->saved_data["selects_c"] = in.selects_c;
@@ -121,10 +122,8 @@ class SelectiveLayer : public torch::autograd::Function<SelectiveLayer> {
     Slots s = ctx->get_saved_variables();
     const c10::DeviceGuard guard(s[kXz].device());
     const Layer layer{s, ctx->saved_data["selects_b"].toBool(), ctx->saved_data["selects_c"].toBool()};
-    if (!s[kLayerU].defined()) {
-      s[kLayerU] = layer.convolution();
-      s[kLayerDelta] = layer.delta();
-    }
+    if (!s[kLayerU].defined()) s[kLayerU] = layer.convolution();
+    if (!s[kLayerDelta].defined()) s[kLayerDelta] = layer.delta();
     Slots d(kLayerReset);
     d[kXz] = at::empty(s[kXz].sizes(), s[kXz].options());
     const at::Tensor d_projected = at::empty(s[kProjected].sizes(), s[kProjected].options());
