@@ -21,7 +21,7 @@ at::Tensor initial_dt_bias(const MixerConfig& c, int64_t channels, uint64_t seed
 
 // The fixed part plus the selective part of B or C; (S) when not selective.
 at::Tensor combine(const std::optional<at::Tensor>& fixed, const std::optional<at::Tensor>& selective) {
-  if (!selective) return *fixed;
+  if (!selective) return fixed.value();
   return fixed ? *selective + fixed->to(selective->scalar_type()) : *selective;
 }
 

@@ -43,7 +43,8 @@ std::atomic<MatmulLibrary>& current_library() {
 }
 
 at::Tensor rounded_to_bfloat16(const at::Tensor& x) {
-  const at::Tensor dense = x.contiguous(), out = at::empty(x.sizes(), x.options());
+  const at::Tensor dense = x.contiguous();
+  at::Tensor out = at::empty(x.sizes(), x.options());
   cpu::round_to_bfloat16(dense.data_ptr<float>(), out.data_ptr<float>(), dense.numel());
   return out;
 }
@@ -180,7 +181,7 @@ at::Tensor product(Form form, const Operand& left, const Operand& right, const s
       return onednn_product(form, ready(left), ready(right), bias);
     case MatmulLibrary::kPacked: {
       const auto floats = left.values.options().dtype(at::kFloat);
-      const at::Tensor out =
+      at::Tensor out =
           bias ? bias->expand({sides.m(), sides.n()}).contiguous() : at::empty({sides.m(), sides.n()}, floats);
       packed_product(out, sides, bias.has_value());
       return out;

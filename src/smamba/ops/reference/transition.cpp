@@ -53,7 +53,7 @@ at::Tensor modal_step(const at::Tensor& h, const at::Tensor& v, const at::Tensor
                       int64_t n_real, Discretization rule) {
   const at::Tensor step = delta.unsqueeze(-1);  // (B, D, 1)
   const auto real_part = [&](const at::Tensor& x) { return x.narrow(-1, 0, n_real); };
-  const at::Tensor real = real_step(real_part(h), real_part(v), step, real_part(A), rule);
+  at::Tensor real = real_step(real_part(h), real_part(v), step, real_part(A), rule);
   if (n_real == h.size(-1)) return real;
   const Complex pairs = complex_step(unpack(h, n_real), unpack(v, n_real), step, unpack(A, n_real), rule);
   return at::cat({real, pack(pairs)}, -1);
