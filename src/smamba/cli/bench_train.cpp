@@ -46,8 +46,10 @@ OpBench scan_bench(const BenchOptions& o, const models::LanguageModel& model) {
   in.delta = random_input({o.batch, o.length, c.d_inner()}, model);
   in.z = random_input({o.batch, o.length, c.d_inner()}, model);
   in.A = leaf(system.A);
-  in.B = c.mixer.selects("B") ? random_input({o.batch, o.length, c.mixer.d_state}, model) : leaf(system.B0.value());
-  in.C = c.mixer.selects("C") ? random_input({o.batch, o.length, c.mixer.d_state}, model) : leaf(system.C0.value());
+  in.B =
+      c.mixer.selects("B") || !system.B0 ? random_input({o.batch, o.length, c.mixer.d_state}, model) : leaf(*system.B0);
+  in.C =
+      c.mixer.selects("C") || !system.C0 ? random_input({o.batch, o.length, c.mixer.d_state}, model) : leaf(*system.C0);
   if (system.gain) in.gain = leaf(*system.gain);
   in.skip = leaf(system.skip);
   in.delta_bias = at::full({c.d_inner()}, -4.0, in.skip->options()).requires_grad_(true);

@@ -1,5 +1,6 @@
 #include "smamba/models/mixer.h"
 
+#include "smamba/core/error.h"
 #include "smamba/core/random.h"
 #include "smamba/ops/ops.h"
 #include "smamba/ops/selective_layer.h"
@@ -21,8 +22,10 @@ at::Tensor initial_dt_bias(const MixerConfig& c, int64_t channels, uint64_t seed
 
 // The fixed part plus the selective part of B or C; (S) when not selective.
 at::Tensor combine(const std::optional<at::Tensor>& fixed, const std::optional<at::Tensor>& selective) {
-  if (!selective) return fixed.value();
-  return fixed ? *selective + fixed->to(selective->scalar_type()) : *selective;
+  if (fixed && selective) return *selective + fixed->to(selective->scalar_type());
+  if (fixed) return *fixed;
+  if (selective) return *selective;
+  fail(Exit::kUsage, "mixer: expected a fixed or a selective part of B and C, found neither");
 }
 
 // Where the convolution and delta of all layers together would take more than this for the backward pass, each layer

@@ -222,8 +222,8 @@ fs::path find_checkpoint(const fs::path& path, const std::string& which) {
             "checkpoint: expected latest, best or a step, found '{}'", which);
     if (fs::exists(store.path(number))) step = number;
   }
-  require(step.has_value(), "{}: expected the checkpoint '{}', found none", folder.string(), which);
-  return store.path(step.value());
+  if (!step) fail(Exit::kUsage, "{}: expected the checkpoint '{}', found none", folder.string(), which);
+  return store.path(*step);
 }
 
 }  // namespace smamba::train
