@@ -93,6 +93,23 @@ TEST(AtomicFile, OldFileStaysUntilCommit) {
   fs::remove_all(folder);
 }
 
+TEST(AtomicFile, NeverTakesThePlaceOfADeviceOrAFolder) {
+  const fs::path folder = fs::temp_directory_path() / ("smamba-place-" + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  for (const fs::path& target : {fs::path("/dev/null"), folder}) {
+    try {
+      write_file(target, "x");
+      ADD_FAILURE() << target << " was written";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Exit::kIo);
+      EXPECT_NE(std::string(e.what()).find("expected a regular file"), std::string::npos) << e.what();
+    }
+  }
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_TRUE(fs::is_empty(folder));
+  fs::remove(folder);
+}
+
 TEST(FileLock, HoldsUntilItGoesAndThenIsFree) {
   const fs::path path = fs::temp_directory_path() / ("smamba-lock-" + std::to_string(::getpid()));
   const auto busy = [&] {

@@ -42,6 +42,12 @@ struct Descriptor {
 }  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
+  // The rename would put a file in the place of a device.
+  std::error_code unknown;
+  const auto found = std::filesystem::status(target_, unknown);
+  if (std::filesystem::exists(found) && !std::filesystem::is_regular_file(found))
+    fail(Exit::kIo, "{}: expected a regular file or none, found a {}", target_.string(),
+         std::filesystem::is_directory(found) ? "folder" : "device, pipe or socket");
   temporary_ = target_;
   temporary_ += ".tmp-" + std::to_string(::getpid());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
