@@ -170,9 +170,10 @@ TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
   ASSERT_EQ(eval.code, 0) << eval.output;
   EXPECT_NE(eval.output.find("\"perplexity\""), std::string::npos) << eval.output;
   EXPECT_GT(fs::file_size(folder_ / "tokens.tsv"), 1000u);
-  const Result one = run("generate run --prompt 'value' --max-tokens 20 --seed 3"),
-               two = run("generate run --prompt 'value' --max-tokens 20 --seed 3");
+  const Result one = run("--quiet generate run --prompt 'value' --max-tokens 20 --seed 3"),
+               two = run("--quiet generate run --prompt 'value' --max-tokens 20 --seed 3");
   EXPECT_EQ(one.code, 0) << one.output;
+  EXPECT_EQ(one.output, two.output);
   write("prefix", "value = [");
   write("suffix", "]\n");
   EXPECT_EQ(run("generate run --prefix-file prefix --suffix-file suffix --max-tokens 5").code, 0);
