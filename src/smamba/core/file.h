@@ -11,7 +11,7 @@ namespace smamba {
 
 /// Writes a file atomically and durably: temporary name in the same folder, every write checked, fsync, rename, fsync
 /// of the folder. Until commit() returns the old file is untouched; without commit() (an exception) the temporary is
-/// removed. Errors: Error(kIo) naming the file and the system's reason.
+/// removed. A folder or a device in its place is refused. Errors: Error(kIo) naming the file and the reason.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path target);

@@ -24,17 +24,6 @@ struct ScanStepArgs {
 struct Drive {
   float delta, input;  // input: u gain delta
 };
-/// (exp(x) - 1) / x to a few units in the last place, e = exp(x) given.
-__device__ inline float expm1_over(float x, float e) {
-  float p = 1.f / 5040;
-  p = fmaf(p, x, 1.f / 720);
-  p = fmaf(p, x, 1.f / 120);
-  p = fmaf(p, x, 1.f / 24);
-  p = fmaf(p, x, 1.f / 6);
-  p = fmaf(p, x, 0.5f);
-  p = fmaf(p, x, 1.f);
-  return fabsf(x) < 0.35f ? p : (e - 1.f) * reciprocal_fast(x);
-}
 template <Discretization RULE>
 __device__ inline float next_state(const Drive& d, float pole, float b, float h) {
   const float x = d.delta * pole;

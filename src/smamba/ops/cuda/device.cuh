@@ -135,16 +135,24 @@ __device__ inline float reciprocal_fast(float x) {
   return y;
 }
 
-/// exp(x) - 1 to a few units in the last place, e = exp(x) given: the series where the difference would cancel.
-__device__ inline float expm1_given(float x, float e) {
+/// (exp(x) - 1 - x) / x^2 for |x| < 0.35, by its series.
+__device__ inline float expm1_series(float x) {
   float p = 1.f / 5040;
   p = fmaf(p, x, 1.f / 720);
   p = fmaf(p, x, 1.f / 120);
   p = fmaf(p, x, 1.f / 24);
   p = fmaf(p, x, 1.f / 6);
-  p = fmaf(p, x, 0.5f);
-  p = fmaf(p * x, x, x);
+  return fmaf(p, x, 0.5f);
+}
+/// exp(x) - 1 to a few units in the last place, e = exp(x) given: the series where the difference would cancel.
+__device__ inline float expm1_given(float x, float e) {
+  const float p = fmaf(expm1_series(x) * x, x, x);
   return fabsf(x) < 0.35f ? p : e - 1.f;
+}
+/// (exp(x) - 1) / x, likewise.
+__device__ inline float expm1_over(float x, float e) {
+  const float p = fmaf(expm1_series(x), x, 1.f);
+  return fabsf(x) < 0.35f ? p : (e - 1.f) * reciprocal_fast(x);
 }
 
 /// log(1 + exp(x)), and x itself above 20. log1p(e) = 2 atanh(e / (2 + e)): no cancellation for small e.
