@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -100,11 +102,11 @@ TEST_F(TrainCommand, ASecondProcessInTheFolderIsRefusedAndAKilledOneStandsInNobo
   std::vector<std::string> endless = train("run", false);
   for (const char* s : {"--set", "steps=1000000"}) endless.emplace_back(s);
   const pid_t first = start_until(endless, "run/checkpoints/step-00000005");
-  for (const bool resume : {false, true}) {
-    const Result second = run_train("run", resume);
-    EXPECT_EQ(second.code, 75) << second.output;
-    EXPECT_EQ(second.output, "smamba: run/.lock: another process trains in this folder\n");
-  }
+  const Result anew = run_train("run", false), second = run_train("run", true);
+  EXPECT_EQ(anew.code, 2) << anew.output;
+  EXPECT_NE(anew.output.find("found a run"), std::string::npos) << anew.output;
+  EXPECT_EQ(second.code, 75) << second.output;
+  EXPECT_EQ(second.output, "smamba: run/.lock: another process trains in this folder\n");
   EXPECT_EQ(end(first, SIGKILL), 128 + SIGKILL);
   std::string last;
   for (const auto& entry : fs::directory_iterator(folder_ / "run/checkpoints"))
@@ -162,6 +164,96 @@ TEST_F(TrainCommand, TheMiddleIsAskedForAsTheRunWasTrained) {
   EXPECT_EQ(fill(""), fill("--fim-order spm"));
   EXPECT_NE(fill(""), fill("--fim-order psm"));
   EXPECT_EQ(run("generate spm --fim-order mps").code, 2);
+}
+
+TEST_F(TrainCommand, ResumeIsOfARunAndOfThisRun) {
+  expect_refused("train -d store -o out --resume", 2, "out: expected the folder of a run");
+  ASSERT_EQ(run_train("run", false).code, 0);
+  expect_refused("train -o run --resume -p so-mamba-strict", 2, "preset: the run has");
+  expect_refused("train -o run --resume -s demo", 2, "size: the run has");
+  EXPECT_EQ(run("data prepare text -o store --overwrite --limit 20").code, 0);
+  expect_refused("train -o run --resume", 2, "data.store: expected the run's own store");
+}
+
+TEST_F(TrainCommand, AStartThatFailedBeforeItsFirstStepIsNotInTheWay) {
+  const std::string line = "--quiet train -d store -s tiny -o run --set data.validation_fraction=0.2 --set steps=1 ";
+  const Result failed = run(line + "--set batch_size=999999999999");
+  EXPECT_EQ(failed.code, 71) << failed.output;
+  const Result again = run(line + "--set batch_size=2 --set length=32");
+  EXPECT_EQ(again.code, 0) << again.output;
+}
+
+// Nats of all tokens of the file that --per-token wrote.
+double sum_of(const fs::path& file, int64_t& lines) {
+  std::ifstream in(file);
+  std::string line;
+  std::getline(in, line);
+  EXPECT_EQ(line, "document\tposition\tid\tnll");
+  double sum = 0;
+  for (lines = 0; std::getline(in, line); ++lines) sum += std::stod(line.substr(line.rfind('\t')));
+  return sum;
+}
+
+TEST_F(TrainCommand, EvalScoresWhatTheRunHeldOutAndEveryTokenOnce) {
+  ASSERT_EQ(run_train("run", false).code, 0);
+  const auto trained = nlohmann::json::parse(read_file(folder_ / "run/summary.json"))["validation"];
+  const Result r = run("--quiet eval run --data store --part validation --json --per-token tokens.tsv");
+  ASSERT_EQ(r.code, 0) << r.output;
+  const auto found = nlohmann::json::parse(r.output);
+  for (const char* key : {"tokens", "documents"}) EXPECT_EQ(found[key], trained[key]) << "the run's own share: " << key;
+  // Other batches, other products: float32 sums of some hundred terms.
+  EXPECT_NEAR(found["nats_per_token"], trained["loss"], 1e-5 * trained["loss"].get<double>());
+  int64_t lines = 0;
+  const double sum = sum_of(folder_ / "tokens.tsv", lines);
+  EXPECT_EQ(lines, found["tokens"]);
+  const double nats = found["nats_per_token"].get<double>() * static_cast<double>(lines);
+  EXPECT_NEAR(sum, nats, 1e-6 * nats) << "float32 scores, summed in double on both sides";
+  EXPECT_NE(run("eval run --data store").output.find("--part validation scores only"), std::string::npos);
+}
+
+TEST_F(TrainCommand, EvalReadsWhatPrepareReads) {
+  ASSERT_EQ(run_train("run", false).code, 0);
+  write("lines.jsonl",
+        "{\"text\": \"value = 1\\n\", \"code\": \"x\"}\n{\"text\": \"print(value)\\n\", \"code\": \"yy\"}\n");
+  write("same/0.txt", "value = 1\n");
+  write("same/1.txt", "print(value)\n");
+  ASSERT_EQ(shell("gzip -k lines.jsonl").code, 0);
+  const auto score = [&](const std::string& arguments) {
+    const Result r = run("--quiet eval run --json --data " + arguments);
+    EXPECT_EQ(r.code, 0) << r.output;
+    auto j = nlohmann::json::parse(r.output, nullptr, false);
+    for (const char* timing : {"seconds", "tokens_per_second"}) j.erase(timing);
+    return j.dump();
+  };
+  const std::string expected = score("same");
+  EXPECT_EQ(score("lines.jsonl"), expected);
+  EXPECT_EQ(score("lines.jsonl.gz"), expected);
+  EXPECT_NE(score("lines.jsonl --column code"), expected);
+  expect_refused("eval run --data store --per-token store", 2, "--per-token: expected a file that is not read");
+  expect_refused("eval run --data same --per-token same/0.txt", 2, "--per-token: expected a file that is not read");
+  expect_refused("eval run --data same --per-token run/checkpoints/step-00000060/model.safetensors", 2, "not read");
+  expect_refused("--quiet eval run --data same > /dev/full", 74, "standard output");
+  expect_refused("eval run --data same --validation-fraction 2 --part validation", 2, "validation-fraction");
+}
+
+TEST_F(TrainCommand, AnEvaluationThatIsStoppedLeavesNothing) {
+  ASSERT_EQ(run_train("run", false).code, 0);
+  std::string text;
+  for (int i = 0; i < 400000; ++i) text += fmt::format("value_{} = {}\n", i, i * 7);
+  write("long.txt", text);
+  fs::create_directories(folder_ / "tmp");
+  // The text's store is gone once the evaluation draws its first line of progress.
+  const std::string line =
+      "mkdir -p tmp; TMPDIR=$PWD/tmp '" SMAMBA_PROGRAM
+      "' eval run --data long.txt --per-token scores.tsv 2>progress & child=$!; "
+      "for i in $(seq 600); do grep -q eval progress && break; sleep 0.05; done; ls tmp | wc -l; "
+      "kill -TERM $child; wait $child; echo code $?; ls tmp scores.tsv* .scores* 2>/dev/null | wc -l";
+  const Result r = shell(line);
+  EXPECT_EQ(r.output.substr(0, 2), "0\n") << r.output;
+  EXPECT_NE(r.output.find("code 143"), std::string::npos) << r.output << read_file(folder_ / "progress");
+  EXPECT_NE(read_file(folder_ / "progress").find("nothing was written"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder_ / "scores.tsv"));
+  EXPECT_TRUE(fs::is_empty(folder_ / "tmp"));
 }
 
 TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {

@@ -68,12 +68,12 @@ TEST_F(Checkpoints, KeepsTheLatestAndTheBest) {
   EXPECT_FALSE(store.latest());
   EXPECT_FALSE(store.best());
   const double losses[] = {5, 2, 3, std::numeric_limits<double>::quiet_NaN(), 4};
-  for (int i = 0; i < 5; ++i) store.save(10 * (i + 1), model, optimizer, Json::object(), losses[i]);
+  for (int i = 0; i < 5; ++i) store.save(10 * (i + 1), model, optimizer, Json::object(), Validated{losses[i], 100});
   EXPECT_EQ(store.steps(), (std::vector<int64_t>{20, 40, 50}));
   EXPECT_EQ(store.latest(), 50);
   EXPECT_EQ(store.best()->step, 20);
-  EXPECT_EQ(store.best()->loss, 2);
-  store.save(60, model, optimizer, Json::object(), 1.5);
+  EXPECT_EQ(store.best()->validated.loss, 2);
+  store.save(60, model, optimizer, Json::object(), Validated{1.5, 100});
   store.save(70, model, optimizer, Json::object());
   EXPECT_EQ(store.steps(), (std::vector<int64_t>{60, 70}));
   EXPECT_EQ(store.best()->step, 60);
@@ -86,6 +86,9 @@ TEST_F(Checkpoints, KeepsTheLatestAndTheBest) {
             std::string::npos);
   EXPECT_NE(message([&] { find_checkpoint(folder, "last"); }, Exit::kUsage).find("found 'last'"), std::string::npos);
   EXPECT_NE(message([&] { find_checkpoint(folder / "x"); }, Exit::kUsage).find("no such"), std::string::npos);
+  EXPECT_FALSE(store.improves({1.5, 100}));
+  EXPECT_TRUE(store.improves({1.4, 100}));
+  EXPECT_TRUE(store.improves({1.6, 200})) << "over other tokens: not comparable, the later one counts";
   store.discard_after(60);
   EXPECT_EQ(store.latest(), 60);
 }

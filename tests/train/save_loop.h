@@ -20,7 +20,7 @@ inline train::NamedTensors tensors_of(int64_t step) {
 inline double loss_of(int64_t step) { return static_cast<double>((step * 7) % 11); }
 
 inline void save_step(train::CheckpointStore& store, int64_t step) {
-  store.save(step, tensors_of(step), tensors_of(step), {{"value", step}}, loss_of(step), "{}");
+  store.save(step, tensors_of(step), tensors_of(step), {{"value", step}}, train::Validated{loss_of(step), 100}, "{}");
 }
 
 inline bool whole(const std::filesystem::path& path, int64_t step) {
@@ -52,7 +52,7 @@ inline void check_store(const std::filesystem::path& folder, int64_t acknowledge
   ASSERT_TRUE(store.best().has_value());
   double best = 1e9;
   for (int64_t step = 1; step <= acknowledged; ++step) best = std::min(best, loss_of(step));
-  EXPECT_LE(store.best()->loss, best);
+  EXPECT_LE(store.best()->validated.loss, best);
 }
 
 }  // namespace smamba::test

@@ -77,19 +77,73 @@ TEST_F(Training, ResumeIsTheUninterruptedRunBitForBit) {
     const TrainSummary whole = train(c, folder_ / (preset + "-whole"), false);
     TrainConfig half = c;
     half.steps = 3;
-    // The schedule is a function of the configured steps, so the interruption is by time limit of the loop, not by
-    // another schedule.
-    half.optimizer.schedule = c.optimizer.schedule = "constant";
-    const TrainSummary reference = train(c, folder_ / (preset + "-reference"), false);
+    half.optimizer.schedule_steps = c.steps;
     train(half, folder_ / (preset + "-parts"), false);
     const TrainSummary resumed = train(c, folder_ / (preset + "-parts"), true);
     EXPECT_EQ(resumed.steps, 8);
     for (const char* file : {"model.safetensors", "optimizer.safetensors"})
-      EXPECT_EQ(bytes(reference.checkpoint, file), bytes(resumed.checkpoint, file)) << preset << " " << file;
-    EXPECT_NE(bytes(whole.checkpoint, "model.safetensors"), bytes(resumed.checkpoint, "model.safetensors"))
-        << "another schedule, another model";
-    EXPECT_EQ(reference.validation->nats, resumed.validation->nats);
+      EXPECT_EQ(bytes(whole.checkpoint, file), bytes(resumed.checkpoint, file)) << preset << " " << file;
+    EXPECT_EQ(whole.validation->nats, resumed.validation->nats);
   }
+}
+
+TEST_F(Training, MoreStepsKeepTheScheduleThatTheRunBeganWith) {
+  TrainConfig c = config("sc-mamba-strict");
+  c.steps = 4;
+  train(c, folder_ / "parts", false);
+  c.steps = 8;
+  const TrainSummary extended = train(c, folder_ / "parts", true);
+  const TrainSummary stretched = train(c, folder_ / "stretched", false);
+  c.optimizer.schedule_steps = 4;
+  const TrainSummary whole = train(c, folder_ / "whole", false);
+  EXPECT_EQ(bytes(whole.checkpoint, "model.safetensors"), bytes(extended.checkpoint, "model.safetensors"));
+  EXPECT_NE(bytes(whole.checkpoint, "model.safetensors"), bytes(stretched.checkpoint, "model.safetensors"));
+}
+
+TEST_F(Training, TheBestCheckpointIsWhereTheLowestOfComparableValidationsWas) {
+  TrainConfig c = config("mamba");
+  c.steps = 30;
+  c.eval_every = 3;
+  c.save_every = 10;
+  c.keep = 1;
+  c.optimizer.lr = 0.05;  // too large: the loss goes up and down
+  c.optimizer.schedule = "constant";
+  train(c, folder_ / "run", false);
+  std::optional<Best> lowest;
+  std::ifstream in(folder_ / "run/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) {
+    const auto j = nlohmann::json::parse(line);
+    if (!j.contains("validation_loss") || j["step"] == c.steps) continue;
+    const Validated v{j["validation_loss"], j["validation_tokens"]};
+    if (!lowest || v.loss < lowest->validated.loss) lowest = {j["step"], v};
+  }
+  ASSERT_TRUE(lowest);
+  const CheckpointStore checkpoints(folder_ / "run/checkpoints");
+  const Best best = *checkpoints.best();
+  EXPECT_EQ(best.validated.tokens, lowest->validated.tokens) << "the last validation is over all documents";
+  EXPECT_LE(best.validated.loss, lowest->validated.loss);
+  EXPECT_TRUE(best.step == lowest->step || best.step == c.steps) << best.step << " instead of " << lowest->step;
+  EXPECT_NE(lowest->step % c.save_every, 0) << "the case that this test is for";
+  // What the file says is what that checkpoint's model gives.
+  const infer::LoadedModel loaded = infer::load_model(checkpoints.path(best.step));
+  const auto store = std::make_shared<data::TokenStore>(store_);
+  data::EvaluationOptions o;
+  o.batch_size = c.batch_size;
+  o.length = c.length;
+  o.max_tokens = static_cast<uint64_t>(c.eval_tokens);
+  const data::EvaluationLoader loader(
+      store, data::select_documents(*store, data::Part::kValidation, {c.data.validation_fraction, 0}), o);
+  EXPECT_EQ(infer::evaluate(*loaded.model, loader).nats_per_token(), best.validated.loss);
+}
+
+TEST_F(Training, AStartThatGotNowhereIsNotInTheNextOnesWay) {
+  const TrainConfig c = config("sc-mamba-strict");
+  TrainConfig other = c;
+  other.batch_size = 3;
+  fs::create_directories(folder_ / "run/checkpoints");
+  write_file(folder_ / "run/config.toml", to_toml(other));
+  write_file(folder_ / "run/metrics.jsonl", "");
+  EXPECT_EQ(train(c, folder_ / "run", false).steps, 8);
 }
 
 TEST_F(Training, RunFolderHoldsWhatAPersonLooksFor) {
@@ -174,23 +228,45 @@ TEST_F(Training, CompanionCoefficientsBeyondFloat32AreRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
-TEST_F(Training, RefusesAFolderThatHoldsARunAndAChangedConfiguration) {
+TEST_F(Training, RefusesAFolderThatHoldsARunAndAResumeThatIsNotTheRuns) {
   const TrainConfig c = config("sc-mamba-strict");
+  const auto refused = [&](const TrainConfig& changed, const char* folder, bool resume) -> std::string {
+    try {
+      train(changed, folder_ / folder, resume);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Exit::kUsage);
+      return e.what();
+    }
+    return "nothing was refused";
+  };
+  const auto expect = [](const std::string& message, const char* part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  expect(refused(c, "nowhere", true), "expected the folder of a run");
+  EXPECT_FALSE(fs::exists(folder_ / "nowhere"));
   train(c, folder_ / "run", false);
-  try {
-    train(c, folder_ / "run", false);
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), Exit::kUsage);
-  }
+  expect(refused(c, "run", false), "found a run");
   TrainConfig changed = c;
   changed.optimizer.lr = 1;
-  try {
-    train(changed, folder_ / "run", true);
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("optimizer.lr"), std::string::npos) << e.what();
-  }
+  expect(refused(changed, "run", true), "optimizer.lr: the run has");
+  changed = c;
+  changed.preset = "so-mamba-strict";
+  expect(refused(changed, "run", true), "preset: the run has");
+  changed = c;
+  changed.optimizer.schedule_steps = 100;
+  expect(refused(changed, "run", true), "optimizer.schedule_steps: the run has 8");
+  changed = c;
+  changed.data.store = store("other", {"other documents\n", "of other text\n", "and more\n", "and more of it\n"});
+  expect(refused(changed, "run", true), "data.store: expected the run's own store");
+  changed = c;
+  changed.data.validation = changed.data.store = store_;
+  expect(refused(changed, "run", true), "data.validation: ");
+  // The same store elsewhere is the same store.
+  fs::copy_file(store_, folder_ / "copy");
+  changed = c;
+  changed.steps = 9;
+  changed.data.store = (folder_ / "copy").string();
+  EXPECT_EQ(train(changed, folder_ / "run", true).steps, 9);
 }
 
 TEST_F(Training, NonFiniteStepsChangeNothingAndEndTheRun) {

@@ -3,21 +3,24 @@
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
-#include <iostream>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
 #include "smamba/cli/model_options.h"
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
+#include "smamba/core/interrupt.h"
 #include "smamba/core/log.h"
 #include "smamba/core/progress.h"
 #include "smamba/data/document.h"
-#include "smamba/data/token_store_writer.h"
+#include "smamba/data/prepare.h"
 #include "smamba/infer/perplexity.h"
 
 namespace smamba::cli {
@@ -27,8 +30,8 @@ namespace fs = std::filesystem;
 struct EvalCommand {
   ModelOptions model;
   std::vector<std::string> data;
-  std::string part = "all", per_token;
-  double validation_fraction = 0.02;
+  std::string part = "all", per_token, column;
+  std::optional<double> validation_fraction;
   uint64_t max_documents = 0, max_tokens = 0;
   data::EvaluationOptions loader;
   bool json = false;
@@ -59,28 +62,63 @@ bool is_store(const std::string& path) {
   return MappedFile(path).text().starts_with(data::kStoreMagic);
 }
 
-// The store that was named, or one made of the text files that were.
-std::shared_ptr<const data::TokenStore> open_data(const EvalCommand& o,
-                                                  const std::shared_ptr<const data::Tokenizer>& tokenizer,
-                                                  const TemporaryFolder& folder) {
-  if (o.data.size() == 1 && is_store(o.data[0])) {
-    auto store = std::make_shared<const data::TokenStore>(o.data[0]);
-    if (store->fingerprint() != tokenizer->fingerprint())
-      fail(Exit::kBadData, "{}: expected the checkpoint's tokenizer ({}), found {}", o.data[0], tokenizer->name(),
-           store->tokenizer()->name());
-    return store;
-  }
+// A store of the texts that were named. Its file is gone before anything is computed: a kill leaves nothing behind.
+std::shared_ptr<const data::TokenStore> prepare_texts(const EvalCommand& o,
+                                                      const std::shared_ptr<const data::Tokenizer>& tokenizer) {
   for (const std::string& path : o.data) {
     require(!is_store(path),
-            "--data: expected one token store or any number of text files, found the store {} among {} inputs", path,
+            "--data: expected one token store or any number of texts, found the store {} among {} inputs", path,
             o.data.size());
   }
-  data::TextFiles files(data::expand_inputs(o.data), {});
-  const fs::path target = folder.path() / "text.tokens";
-  data::TokenStoreWriter writer(target, tokenizer);
-  for (data::Document document; files.next(document);) writer.add_text(document.text);
-  writer.commit();
-  return std::make_shared<const data::TokenStore>(target);
+  const TemporaryFolder folder;
+  data::PrepareOptions options;
+  options.inputs = o.data;
+  options.output = folder.path() / "text.tokens";
+  options.tokenizer = tokenizer;
+  options.column = o.column;
+  options.threads = static_cast<int>(o.model.device.threads);
+  options.signal = &interrupt_flag();
+  double next = 10;
+  options.on_progress = [&](const data::PrepareProgress& p) {
+    if (p.seconds < next) return;
+    info("eval: reading, {} documents, {:.1f} MB", p.documents, static_cast<double>(p.text_bytes) / 1e6);
+    next = p.seconds + 10;
+  };
+  data::prepare_store(options);
+  return std::make_shared<const data::TokenStore>(options.output);
+}
+
+// The store that was named, or one made of the texts that were.
+std::shared_ptr<const data::TokenStore> open_data(const EvalCommand& o,
+                                                  const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+  if (o.data.size() != 1 || !is_store(o.data[0])) return prepare_texts(o, tokenizer);
+  auto store = std::make_shared<const data::TokenStore>(o.data[0]);
+  if (store->fingerprint() != tokenizer->fingerprint())
+    fail(Exit::kBadData, "{}: expected the checkpoint's tokenizer ({}, fingerprint {}), found {}, {}", o.data[0],
+         tokenizer->name(), tokenizer->fingerprint(), store->tokenizer()->name(), store->fingerprint());
+  return store;
+}
+
+// The share of documents that the run held out, unless another is asked for.
+double validation_fraction(const EvalCommand& o, const std::optional<infer::TrainingData>& trained) {
+  if (o.validation_fraction) return *o.validation_fraction;
+  if (!trained || o.part == "all") return data::Split{}.validation;
+  require(trained->validation_fraction > 0,
+          "--part {}: expected a run that held out documents of its own store, found one that validated on another: "
+          "give that one as --data, or a --validation-fraction",
+          o.part);
+  return trained->validation_fraction;
+}
+
+// The result must not take the place of what it was made from.
+void require_no_input(const fs::path& output, const EvalCommand& o, const fs::path& checkpoint) {
+  std::error_code absent;
+  const auto refuse = [&](const fs::path& input) {
+    require(!fs::equivalent(output, input, absent), "--per-token: expected a file that is not read, found {}",
+            output.string());
+  };
+  for (const data::InputFile& file : data::expand_inputs(o.data)) refuse(file.path);
+  for (const auto& entry : fs::directory_iterator(checkpoint)) refuse(entry.path());
 }
 
 // Scores by position, as they come in, then written in the order of the store.
@@ -112,6 +150,27 @@ class PerToken {
   std::vector<float> nll_;
 };
 
+// The first token, in the order of the store, whose score is not finite.
+class FirstNonFinite {
+ public:
+  void take(std::span<const infer::TokenScore> scores) {
+    for (const auto& s : scores)
+      if (!std::isfinite(s.nll)) position_ = std::min(position_.value_or(s.position), s.position);
+  }
+  void require_none(const data::TokenStore& store) const {
+    if (!position_) return;
+    const auto position = static_cast<uint64_t>(*position_);
+    const uint64_t document = store.document_of(position);
+    fail(Exit::kBadData,
+         "expected finite scores, found one that is not at token {} of document {} (the first); the checkpoint's model "
+         "or its precision does not carry this text",
+         position - store.document(document).begin, document);
+  }
+
+ private:
+  std::optional<int64_t> position_;
+};
+
 void print(const infer::Perplexity& p, bool json) {
   const double rate = p.seconds > 0 ? static_cast<double>(p.tokens) / p.seconds : 0;
   if (json) {
@@ -123,36 +182,45 @@ void print(const infer::Perplexity& p, bool json) {
                               {"bytes", p.bytes},
                               {"seconds", p.seconds},
                               {"tokens_per_second", rate}};
-    std::cout << j.dump() << "\n";
-    return;
+    return write_output(j.dump() + "\n");
   }
-  fmt::print(
+  write_output(fmt::format(
       "perplexity {:.4f}, {:.6f} nats/token, {:.6f} bits per byte\n{} tokens (ends of documents included) in {} "
       "documents of {:.0f} bytes, {:.0f} tokens/s\n",
-      p.perplexity(), p.nats_per_token(), p.bits_per_byte(), p.tokens, p.documents, p.bytes, rate);
+      p.perplexity(), p.nats_per_token(), p.bits_per_byte(), p.tokens, p.documents, p.bytes, rate));
 }
 
 void run(const EvalCommand& o) {
+  const InterruptGuard interrupts;
   const infer::LoadedModel loaded = o.model.load();
-  const TemporaryFolder folder;
-  const auto store = open_data(o, loaded.tokenizer, folder);
-  auto documents = data::select_documents(*store, data::parse_part(o.part), {o.validation_fraction, 0});
+  if (!o.per_token.empty()) require_no_input(o.per_token, o, o.model.checkpoint());
+  const auto store = open_data(o, loaded.tokenizer);
+  if (loaded.data && o.part == "all" && store->identity() == loaded.data->store)
+    warn("the run was trained on this store; --part validation scores only what it held out");
+  auto documents = data::select_documents(*store, data::parse_part(o.part), {validation_fraction(o, loaded.data), 0});
   if (o.max_documents > 0 && documents.size() > o.max_documents) documents.resize(o.max_documents);
   data::EvaluationOptions options = o.loader;
   options.max_tokens = o.max_tokens;
   const data::EvaluationLoader loader(store, std::move(documents), options);
 
   std::unique_ptr<PerToken> per_token;
-  infer::ScoreSink sink;
-  if (!o.per_token.empty()) {
-    per_token = std::make_unique<PerToken>(*store, o.per_token);
-    sink = [&](std::span<const infer::TokenScore> scores) { per_token->take(scores); };
-  }
+  if (!o.per_token.empty()) per_token = std::make_unique<PerToken>(*store, o.per_token);
+  FirstNonFinite nonfinite;
+  const auto take = [&](std::span<const infer::TokenScore> scores) {
+    nonfinite.take(scores);
+    if (per_token) per_token->take(scores);
+  };
   Progress progress(loader.size(), "eval");
   const auto step = static_cast<int64_t>(loader.tokens()) / std::max<int64_t>(1, loader.size());
-  const infer::Perplexity result =
-      infer::evaluate(*loaded.model, loader, sink, [&](int64_t done, int64_t) { progress.update(done, done * step); });
+  const auto report = [&](int64_t done, int64_t all) {
+    progress.update(done, done * step);
+    if (interrupt_signal() != 0 && done < all)
+      fail(static_cast<Exit>(interrupt_exit_code()),
+           "interrupted by signal {} after {} of {} batches; nothing was written", interrupt_signal(), done, all);
+  };
+  const infer::Perplexity result = infer::evaluate(*loaded.model, loader, take, report);
   progress.finish();
+  nonfinite.require_none(*store);
   if (per_token) per_token->write();
   print(result, o.json);
 }
@@ -164,11 +232,16 @@ void add_eval_command(CLI::App& app) {
   CLI::App* c = app.add_subcommand(
       "eval", "perplexity and bits per byte of held-out text: whole documents, every token scored once");
   o->model.add(*c);
-  c->add_option("-d,--data", o->data, "a token store, or text files, folders and patterns")->required();
+  c->add_option("-d,--data", o->data,
+                "a token store, or files, folders and patterns as `smamba data prepare` reads them")
+      ->required();
+  c->add_option("--column", o->column,
+                "of records (JSON lines, CSV, Parquet, …): where the text is; text if not given");
   c->add_option("--part", o->part, "documents of a store: all, train or validation")
       ->check(CLI::IsMember({"all", "train", "validation"}));
   c->add_option("--validation-fraction", o->validation_fraction,
-                "share of documents held out in training (data.validation_fraction)");
+                "share of documents held out; if not given, as the run held them out")
+      ->check(CLI::Range(0.0, 0.9));
   c->add_option("--max-documents", o->max_documents, "only the first documents; 0: all")->check(whole_number(0));
   c->add_option("--max-tokens", o->max_tokens,
                 "documents in a fixed random order until they hold so many tokens; 0: all")

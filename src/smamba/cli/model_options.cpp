@@ -32,9 +32,11 @@ void ModelOptions::add(CLI::App& command) {
   device.add(command);
 }
 
+std::filesystem::path ModelOptions::checkpoint() const { return train::find_checkpoint(path, which); }
+
 infer::LoadedModel ModelOptions::load() const {
   device.apply();
-  infer::LoadedModel loaded = infer::load_model(train::find_checkpoint(path, which));
+  infer::LoadedModel loaded = infer::load_model(checkpoint());
   device.place(*loaded.model);
   return loaded;
 }

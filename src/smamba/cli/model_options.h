@@ -1,6 +1,7 @@
 // Options that eval, generate and bench share: which model, where it runs, how.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "smamba/infer/load.h"
@@ -27,6 +28,8 @@ struct ModelOptions {
   DeviceOptions device;
 
   void add(CLI::App& command);
+  /// The folder of the checkpoint that is meant.
+  std::filesystem::path checkpoint() const;
   /// Loads the checkpoint onto its device.
   infer::LoadedModel load() const;
 };

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -44,20 +43,22 @@ nlohmann::json to_json(const train::TrainSummary& s) {
   return j;
 }
 
-void print(const train::TrainSummary& s) {
-  fmt::print("trained {} steps, {} tokens in {:.1f} s ({:.0f} tokens/s, {:.1f} s waiting for data, {} steps skipped)\n",
-             s.steps, s.tokens, s.seconds, s.seconds > 0 ? static_cast<double>(s.tokens) / s.seconds : 0.0,
-             s.waiting_seconds, s.skipped);
+std::string text_of(const train::TrainSummary& s) {
+  std::string text = fmt::format(
+      "trained {} steps, {} tokens in {:.1f} s ({:.0f} tokens/s, {:.1f} s waiting for data, {} steps skipped)\n",
+      s.steps, s.tokens, s.seconds, s.seconds > 0 ? static_cast<double>(s.tokens) / s.seconds : 0.0, s.waiting_seconds,
+      s.skipped);
   if (s.validation)
-    fmt::print("validation: perplexity {:.4f}, {:.4f} nats/token, {:.4f} bits per byte, {} tokens in {} documents\n",
-               s.validation->perplexity(), s.validation->nats_per_token(), s.validation->bits_per_byte(),
-               s.validation->tokens, s.validation->documents);
-  fmt::print("checkpoint: {}\n", s.checkpoint.string());
+    text += fmt::format(
+        "validation: perplexity {:.4f}, {:.4f} nats/token, {:.4f} bits per byte, {} tokens in {} documents\n",
+        s.validation->perplexity(), s.validation->nats_per_token(), s.validation->bits_per_byte(), s.validation->tokens,
+        s.validation->documents);
+  return text + fmt::format("checkpoint: {}\n", s.checkpoint.string());
 }
 
 void run(const TrainCommand& o) {
   if (o.list) {
-    fmt::print("{}", config_help<train::TrainConfig>());
+    write_output(config_help<train::TrainConfig>());
     return;
   }
   std::vector<std::string> set = o.set;
@@ -76,10 +77,7 @@ void run(const TrainCommand& o) {
   const train::TrainSummary summary = train::train(config, o.output, o.resume);
   const nlohmann::json j = to_json(summary);
   write_file(std::filesystem::path(o.output) / "summary.json", j.dump(1) + "\n");
-  if (o.json)
-    std::cout << j.dump() << "\n";
-  else
-    print(summary);
+  write_output(o.json ? j.dump() + "\n" : text_of(summary));
   if (summary.signal)
     fail(static_cast<Exit>(interrupt_exit_code()), "interrupted by signal {} after a clean checkpoint: {}",
          summary.signal, summary.checkpoint.string());

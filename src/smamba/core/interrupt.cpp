@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <atomic>
 #include <csignal>
 
 namespace smamba {
@@ -35,6 +34,7 @@ InterruptGuard::~InterruptGuard() {
 }
 
 int interrupt_signal() { return received; }
+const std::atomic<int>& interrupt_flag() { return received; }
 int interrupt_exit_code() { return 128 + received; }
 
 }  // namespace smamba

@@ -1,5 +1,6 @@
 // SIGINT and SIGTERM as a flag that the main loop reads, so that a run ends after a clean checkpoint.
 #pragma once
+#include <atomic>
 
 namespace smamba {
 
@@ -15,6 +16,8 @@ class InterruptGuard {
 
 /// 0, or the signal that came since the last guard was made.
 int interrupt_signal();
+/// The same, for what is to look at it itself.
+const std::atomic<int>& interrupt_flag();
 /// 128 + interrupt_signal(): Exit::kInterrupted or Exit::kTerminated.
 int interrupt_exit_code();
 

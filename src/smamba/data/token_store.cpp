@@ -128,6 +128,10 @@ std::string_view TokenStore::tokenizer_description() const {
   return file_.text().substr(header_.description_offset, header_.description_size);
 }
 
+std::string TokenStore::identity() const {
+  return hash128({reinterpret_cast<const char*>(&header_), sizeof header_}).hex();
+}
+
 DocumentView TokenStore::document(uint64_t i) const {
   const DocumentRecord& d = documents_[i];
   return {i == 0 ? 0 : documents_[i - 1].token_end, d.token_end, d.bytes, d.hash};

@@ -68,6 +68,8 @@ class TokenStore {
   int32_t end_of_text() const { return header_.end_of_text; }
   std::string_view fingerprint() const { return {header_.fingerprint.data(), header_.fingerprint.size()}; }
   std::string_view tokenizer_description() const;
+  /// Of the content (sums of tokens, documents and tokenizer), wherever the file lies: 32 hexadecimal digits.
+  std::string identity() const;
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
 
   /// i < document_count().

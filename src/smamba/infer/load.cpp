@@ -55,18 +55,28 @@ models::ModelConfig model_config(const nlohmann::json& json, const std::string& 
   return config;
 }
 
+double share(const nlohmann::json& json, const char* table, const char* key, const std::string& source) {
+  const nlohmann::json& t = member(json, table, source);
+  const bool number = t.contains(key) && t[key].is_number();
+  const double value = number ? t[key].get<double>() : -1;
+  if (!(value >= 0 && value <= 1))
+    fail(Exit::kBadData, "{}: {}.{}: expected a number in [0, 1], found {}", source, table, key,
+         number ? std::to_string(value) : "none");
+  return value;
+}
+
 std::optional<FimTraining> fim_training(const nlohmann::json& json, const std::string& source) {
   if (!json.contains("fim")) return {};
-  const nlohmann::json& fim = member(json, "fim", source);
-  const auto share = [&](const char* key) {
-    const bool number = fim.contains(key) && fim[key].is_number();
-    const double value = number ? fim[key].get<double>() : -1;
-    if (!(value >= 0 && value <= 1))
-      fail(Exit::kBadData, "{}: fim.{}: expected a number in [0, 1], found {}", source, key,
-           number ? std::to_string(value) : "none");
-    return value;
-  };
-  return FimTraining{share("rate"), share("spm_rate")};
+  return FimTraining{share(json, "fim", "rate", source), share(json, "fim", "spm_rate", source)};
+}
+
+std::optional<TrainingData> training_data(const nlohmann::json& json, const std::string& source) {
+  if (!json.contains("data")) return {};
+  const double fraction = share(json, "data", "validation_fraction", source);
+  const nlohmann::json& data = json["data"];
+  if (!data.contains("store") || !data["store"].is_string())
+    fail(Exit::kBadData, "{}: data.store: expected the identity of a store, found none", source);
+  return TrainingData{data["store"].get<std::string>(), fraction};
 }
 
 }  // namespace
@@ -95,6 +105,7 @@ LoadedModel load_model(const std::filesystem::path& folder) {
   const models::ModelConfig config = model_config(json, source);
   LoadedModel loaded;
   loaded.fim = fim_training(json, source);
+  loaded.data = training_data(json, source);
   loaded.tokenizer = data::make_tokenizer(member(json, "tokenizer", source).dump(), source);
   if (loaded.tokenizer->vocab_size() > config.vocab_size)
     fail(Exit::kBadData, "{}: expected a tokenizer of at most model.vocab_size = {} tokens, found {}", source,

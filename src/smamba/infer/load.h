@@ -15,10 +15,17 @@ struct FimTraining {
   double rate = 0, spm_rate = 0;
 };
 
+/// What a run learned from (docs/formats/checkpoint.md).
+struct TrainingData {
+  std::string store;               // TokenStore::identity()
+  double validation_fraction = 0;  // of that store's documents; 0: the run validated on another store
+};
+
 struct LoadedModel {
   std::unique_ptr<models::LanguageModel> model;
   std::shared_ptr<const data::Tokenizer> tokenizer;
-  std::optional<FimTraining> fim;  // absent where config.json does not say
+  std::optional<FimTraining> fim;  // absent where config.json does not say, as is `data`
+  std::optional<TrainingData> data;
 };
 
 /// Reads `config.json` ("model": the fields of ModelConfig, "tokenizer": a tokenizer's description) and

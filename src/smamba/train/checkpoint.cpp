@@ -118,7 +118,7 @@ void CheckpointStore::discard_after(int64_t step) {
 }
 
 void CheckpointStore::save(int64_t step, const NamedTensors& model, const NamedTensors& optimizer, const Json& state,
-                           std::optional<double> loss, const std::string& config) {
+                           const std::optional<Validated>& validated, const std::string& config) {
   const Metadata metadata = {{"format", "pt"}, {"step", std::to_string(step)}};
   TemporaryFolder temporary{folder_ / fmt::format("{}{}-{}", kTemporary, folder_name(step), ::getpid())};
   remove_tree(temporary.path);
@@ -132,11 +132,19 @@ void CheckpointStore::save(int64_t step, const NamedTensors& model, const NamedT
   sync_directory(temporary.path);
   put_in_place(temporary.path, path(step));
   sync_directory(folder_);
-  const std::optional<Best> old_best = best();
-  if (loss && std::isfinite(*loss) && (!old_best || *loss < old_best->loss || old_best->step == step)) {
-    write_file(folder_ / kBest, Json{{"step", step}, {"loss", *loss}}.dump() + "\n");
+  const auto old_best = best();
+  const bool again = old_best && old_best->step == step && validated && std::isfinite(validated->loss);
+  if (again || (validated && improves(*validated))) {
+    const Json line = {{"step", step}, {"loss", validated->loss}, {"tokens", validated->tokens}};
+    write_file(folder_ / kBest, line.dump() + "\n");
   }
   remove_old();
+}
+
+bool CheckpointStore::improves(const Validated& validated) const {
+  if (!std::isfinite(validated.loss)) return false;
+  const auto old = best();
+  return !old || old->validated.tokens != validated.tokens || validated.loss < old->validated.loss;
 }
 
 std::vector<int64_t> CheckpointStore::steps() const {
@@ -157,11 +165,11 @@ std::optional<Best> CheckpointStore::best() const {
   const fs::path file = folder_ / kBest;
   if (!fs::exists(file)) return {};
   const Json json = parse_json(read_file(file), file);
-  if (!json.contains("step") || !json["step"].is_number_integer() || !json.contains("loss") ||
-      !json["loss"].is_number()) {
+  const auto integer = [&](const char* key) { return json.contains(key) && json[key].is_number_integer(); };
+  if (!integer("step") || !json.contains("loss") || !json["loss"].is_number())
     fail(Exit::kBadData, "{}: expected a step and a loss", file.string());
-  }
-  const Best best{json["step"].get<int64_t>(), json["loss"].get<double>()};
+  const Best best{json["step"].get<int64_t>(),
+                  {json["loss"].get<double>(), integer("tokens") ? json["tokens"].get<int64_t>() : 0}};
   return fs::exists(path(best.step)) ? std::optional(best) : std::nullopt;
 }
 

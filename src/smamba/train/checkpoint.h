@@ -1,7 +1,7 @@
 // Checkpoints of a run: folders that are whole or absent (docs/formats/checkpoint.md).
 //
 //   <folder>/step-00000100/{model.safetensors, optimizer.safetensors, state.json, config.json}
-//   <folder>/best          {"step": 100, "loss": 1.25}
+//   <folder>/best          {"step": 100, "loss": 1.25, "tokens": 65536}
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -14,9 +14,15 @@
 
 namespace smamba::train {
 
+/// What a validation found: nats per token over so many tokens. Two are comparable when they scored as many.
+struct Validated {
+  double loss = 0;
+  int64_t tokens = 0;
+};
+
 struct Best {
   int64_t step = 0;
-  double loss = 0;
+  Validated validated;
 };
 
 class CheckpointStore {
@@ -33,11 +39,15 @@ class CheckpointStore {
 
   /// Writes a checkpoint. When this returns it survives a power cut; on an exception (Error(kIo)) and on a kill the
   /// older checkpoints are untouched and nothing of this one is visible. An existing checkpoint of the same step is
-  /// replaced in one atomic exchange. With a finite `loss` lower than the best one's it becomes the best. Then removes
+  /// replaced in one atomic exchange. Where improves(*validated) it becomes the best. Then removes
   /// checkpoints that are neither among the latest nor the best. `state` holds no non-finite numbers (JSON has none).
   /// `config`, when not empty, is the text of config.json: what infer::load_model needs to build the model again.
   void save(int64_t step, const NamedTensors& model, const NamedTensors& optimizer, const nlohmann::json& state,
-            std::optional<double> loss = {}, const std::string& config = {});
+            const std::optional<Validated>& validated = {}, const std::string& config = {});
+
+  /// Whether a checkpoint with this validation would be the best: finite, and lower than the best one's, or not
+  /// comparable with it (then the later one counts).
+  bool improves(const Validated& validated) const;
 
   std::vector<int64_t> steps() const;  // of whole checkpoints, ascending
   std::optional<int64_t> latest() const;

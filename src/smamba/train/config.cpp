@@ -27,7 +27,7 @@ void TrainConfig::validate() const {
   require(optimizer.beta1 < 1, "optimizer.beta1: expected a number below 1, found {}", optimizer.beta1);
   require(optimizer.beta2 < 1, "optimizer.beta2: expected a number below 1, found {}", optimizer.beta2);
   require(!data.store.empty(),
-          "data.store: expected the path of a token store, found none; `smamba data build` writes one");
+          "data.store: expected the path of a token store, found none; `smamba data prepare` writes one");
   require(data.validation_fraction > 0 || !data.validation.empty() || (eval_every == 0),
           "data.validation_fraction: expected a positive share or data.validation, found 0 with eval_every = {}",
           eval_every);

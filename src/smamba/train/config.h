@@ -57,6 +57,7 @@ struct OptimizerConfig {
   double weight_decay = 0.1;
   double clip = 1.0;
   std::string schedule = "cosine";
+  int64_t schedule_steps = 0;
   int64_t warmup = 0;
   double min_lr_ratio = 0.1;
   int64_t restart_period = 0;
@@ -73,9 +74,12 @@ struct OptimizerConfig {
     v("clip", clip, "largest global gradient norm; 0: no clipping", at_least(0));
     v("schedule", schedule, "learning rate after warm-up: cosine, constant, restarts (cosine with warm restarts)",
       {"cosine", "constant", "restarts"});
+    v("schedule_steps", schedule_steps,
+      "steps until the schedule's end, after which cosine stays at its lowest; 0: `steps`, as the run began with",
+      at_least(0));
     v("warmup", warmup, "steps of linear warm-up", at_least(0));
     v("min_lr_ratio", min_lr_ratio, "the schedule ends at lr * min_lr_ratio", between(0, 1));
-    v("restart_period", restart_period, "restarts: steps of the first period; 0: all steps", at_least(0));
+    v("restart_period", restart_period, "restarts: steps of the first period; 0: schedule_steps", at_least(0));
     v("restart_factor", restart_factor, "restarts: each period is this many times the last", at_least(1));
   }
 };
@@ -113,7 +117,7 @@ struct TrainConfig {
   void fields(V& v) {
     v("preset", preset, "mixer; `smamba info --presets` lists them");
     v("size", size, "shape of the model: paper, 130m, demo, tiny");
-    v("steps", steps, "optimizer steps", at_least(0));
+    v("steps", steps, "optimizer steps; a resumed run may go on for more", at_least(0));
     v("batch_size", batch_size, "sequences in one forward pass", at_least(1));
     v("length", length, "tokens in a sequence", at_least(1));
     v("accumulate", accumulate, "forward passes whose gradients are added before a step", at_least(1));
@@ -125,10 +129,11 @@ struct TrainConfig {
     v("max_seconds", max_seconds,
       "stop after this many seconds of training, as if interrupted, and with the schedule following time; 0: no limit",
       at_least(0));
-    v("eval_every", eval_every, "steps between validations; 0: only at the end", at_least(0));
+    v("eval_every", eval_every, "steps between validations, each saved where it is the best so far; 0: only at the end",
+      at_least(0));
     v("eval_tokens", eval_tokens, "validation tokens scored during training (at the end all of them); 0: all",
       at_least(0));
-    v("save_every", save_every, "steps between checkpoints; 0: only at the end", at_least(0));
+    v("save_every", save_every, "steps between checkpoints; 0: only at the end, the best before included", at_least(0));
     v("keep", keep, "latest checkpoints kept, besides the best", at_least(1));
     v("sample_every", sample_every, "steps between samples of text; 0: none", at_least(0));
     v("sample_tokens", sample_tokens, "tokens of a sample", at_least(1));

@@ -17,6 +17,7 @@
 #include "smamba/train/checkpoint.h"
 #include "smamba/train/optimizer.h"
 #include "smamba/train/reporter.h"
+#include "smamba/train/run_folder.h"
 #include "smamba/train/schedule.h"
 
 namespace smamba::train {
@@ -70,23 +71,10 @@ Schedule make_schedule(const TrainConfig& c) {
   s.peak = c.optimizer.lr;
   s.floor = c.optimizer.lr * c.optimizer.min_lr_ratio;
   s.warmup = c.optimizer.warmup;
-  s.total = std::max<int64_t>(1, c.steps);
+  s.total = std::max<int64_t>(1, c.optimizer.schedule_steps);
   s.period = c.optimizer.restart_period;
   s.factor = c.optimizer.restart_factor;
   return s;
-}
-
-/// What differs between two runs that must not: everything but how long to run, what to log and where to keep it.
-std::string forbidden_change(const TrainConfig& saved, const TrainConfig& now) {
-  for (const auto& d : differences(saved, now)) {
-    static const std::vector<std::string> free = {"steps",         "threads",       "max_seconds", "eval_every",
-                                                  "eval_tokens",   "save_every",    "keep",        "sample_every",
-                                                  "sample_tokens", "sample_prompt", "log_every",   "max_nonfinite",
-                                                  "preset",        "size",          "data.store",  "data.validation"};
-    if (std::find(free.begin(), free.end(), d.key) == free.end())
-      return fmt::format("{}: the run has {}, found {}", d.key, d.left, d.right);
-  }
-  return {};
 }
 
 // The coefficients of a polynomial with many large roots outgrow float32, in which the canonical coordinates run.
@@ -156,9 +144,12 @@ class Trainer {
  private:
   /// Empty when a signal came between two forward passes: then nothing has changed.
   std::optional<StepResult> step();
+  data::EvaluationLoader validation_loader(uint64_t max_tokens) const;
   infer::Perplexity validate(uint64_t max_tokens);
   void sample();
-  void save(std::optional<double> validation_loss);
+  /// The validation of a last step, over as many tokens as those before it, so that one can be the best.
+  std::optional<Validated> comparable(const std::optional<infer::Perplexity>& whole);
+  void save(const std::optional<Validated>& validated);
   NamedTensors model_tensors() const;
   void load_latest();
   double schedule_step() const;
@@ -182,7 +173,8 @@ class Trainer {
   int64_t saved_step_ = -1;
 };
 
-Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume) : config_(config), folder_(folder) {
+Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
+    : config_(settle_config(config, folder, resume)), folder_(folder) {
   store_ = std::make_shared<data::TokenStore>(config_.data.store);
   config_.model.vocab_size = store_->tokenizer()->padded_vocab_size();
   const data::Split split{config_.data.validation.empty() ? config_.data.validation_fraction : 0.0, 0};
@@ -205,21 +197,13 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
   model_->to(device);
   checkpoints_ = std::make_unique<CheckpointStore>(folder_ / "checkpoints", config_.keep);
   lock_ = std::make_unique<FileLock>(folder_ / ".lock", "another process trains in this folder");
-  const bool started = fs::exists(folder_ / "config.toml");
-  require(!started || resume, "{}: expected a new run folder, found a run; --resume goes on with it", folder_.string());
-  if (started) {
-    TrainConfig saved;
-    saved.data.shuffle = "windows";  // what runs did that do not name it
-    parse_toml(saved, read_file(folder_ / "config.toml"), (folder_ / "config.toml").string());
-    const std::string change = forbidden_change(saved, config_);
-    require(change.empty(), "--resume: expected the run's own configuration; {}", change);
-  }
+  settle_config(config, folder, resume);  // again, now that no other process writes here
   checkpoints_->clean();
 
   optimizer_ = std::make_unique<AdamW>(
       model_->parameters(), AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps,
                                          config_.optimizer.weight_decay});
-  if (started) load_latest();
+  if (resume) load_latest();
   write_file(folder_ / "config.toml", to_toml(config_));
   reporter_ = std::make_unique<Reporter>(folder_, config_.steps, progress_.step, config_.max_seconds);
   batches_ = std::make_unique<data::Prefetcher>(loader_, progress_.step);
@@ -234,6 +218,7 @@ NamedTensors Trainer::model_tensors() const {
 void Trainer::load_latest() {
   const auto latest = checkpoints_->latest();
   if (!latest) return;  // interrupted before its first checkpoint: from the start
+  require_same_data(checkpoints_->path(*latest), data_identity(config_, *store_, *validation_store_), config_);
   const Checkpoint checkpoint(checkpoints_->path(*latest));
   NamedTensors model = model_tensors(), optimizer = optimizer_->state();
   checkpoint.load(model, optimizer);
@@ -244,6 +229,9 @@ void Trainer::load_latest() {
   }
   saved_step_ = progress_.step;
   info("resuming at step {} of {}", progress_.step, config_.steps);
+  const int64_t length = config_.optimizer.schedule_steps;
+  if (config_.steps > length && config_.optimizer.schedule == "cosine" && config_.max_seconds == 0)
+    info("the learning rate is at its lowest from step {} on (optimizer.schedule_steps)", length);
 }
 
 std::string Trainer::checkpoint_config() const {
@@ -251,13 +239,14 @@ std::string Trainer::checkpoint_config() const {
   j["model"] = to_json_config(config_.model);
   j["tokenizer"] = nlohmann::json::parse(store_->tokenizer()->description());
   j["preset"] = config_.preset;
+  j["data"] = data_identity(config_, *store_, *validation_store_);
   j["fim"] = {{"rate", config_.fim.rate}, {"spm_rate", config_.fim.spm_rate}};
   return j.dump(1) + "\n";
 }
 
-void Trainer::save(std::optional<double> validation_loss) {
+void Trainer::save(const std::optional<Validated>& validated) {
   reporter_->sync();
-  checkpoints_->save(progress_.step, model_tensors(), optimizer_->state(), progress_.to_json(), validation_loss,
+  checkpoints_->save(progress_.step, model_tensors(), optimizer_->state(), progress_.to_json(), validated,
                      checkpoint_config());
   saved_step_ = progress_.step;
 }
@@ -266,7 +255,8 @@ void Trainer::save(std::optional<double> validation_loss) {
 double Trainer::schedule_step() const {
   const auto step = static_cast<double>(progress_.step);
   if (config_.max_seconds <= 0) return step;
-  return std::max(step, progress_.seconds / config_.max_seconds * static_cast<double>(config_.steps));
+  return std::max(step,
+                  progress_.seconds / config_.max_seconds * static_cast<double>(config_.optimizer.schedule_steps));
 }
 
 std::optional<StepResult> Trainer::step() {
@@ -317,12 +307,26 @@ void Trainer::handle_nonfinite(const StepResult& result) {
        progress_.step, progress_.skipped_in_a_row, where, checkpoints_->path(progress_.step).string());
 }
 
-infer::Perplexity Trainer::validate(uint64_t max_tokens) {
+data::EvaluationLoader Trainer::validation_loader(uint64_t max_tokens) const {
   data::EvaluationOptions o;
   o.batch_size = config_.batch_size;
   o.length = config_.length;
   o.max_tokens = max_tokens;
-  return infer::evaluate(*model_, data::EvaluationLoader(validation_store_, validation_documents_, o));
+  return {validation_store_, validation_documents_, o};
+}
+
+infer::Perplexity Trainer::validate(uint64_t max_tokens) {
+  return infer::evaluate(*model_, validation_loader(max_tokens));
+}
+
+Validated validated(const infer::Perplexity& p) { return {p.nats_per_token(), p.tokens}; }
+
+std::optional<Validated> Trainer::comparable(const std::optional<infer::Perplexity>& whole) {
+  if (!whole) return {};
+  const auto tokens = static_cast<uint64_t>(config_.eval_tokens);
+  const bool shares = config_.eval_every > 0 && config_.eval_every < config_.steps &&
+                      static_cast<int64_t>(validation_loader(tokens).tokens()) != whole->tokens;
+  return validated(shares ? validate(tokens) : *whole);
 }
 
 void Trainer::sample() {
@@ -366,15 +370,16 @@ TrainSummary Trainer::run() {
                         loader_->epoch(progress_.step),
                         ops::peak_device_bytes(model_->device())};
     reporter_->step(metrics, due(config_.log_every));
-    std::optional<double> validation_loss;
+    std::optional<Validated> measured;
     const bool last = progress_.step >= config_.steps;
     if (due(config_.eval_every) && !last && !validation_documents_.empty()) {
       const infer::Perplexity p = validate(static_cast<uint64_t>(config_.eval_tokens));
       reporter_->validation(progress_.step, p);
-      validation_loss = p.nats_per_token();
+      measured = validated(p);
     }
     if (due(config_.sample_every)) sample();
-    if (due(config_.save_every) && !last) save(validation_loss);
+    const bool best = measured && config_.save_every > 0 && checkpoints_->improves(*measured);
+    if (!last && (best || due(config_.save_every))) save(measured);
   }
   TrainSummary summary;
   summary.signal = interrupt_signal();
@@ -382,9 +387,7 @@ TrainSummary Trainer::run() {
     validation = validate(0);
     reporter_->validation(progress_.step, *validation);
   }
-  if (saved_step_ != progress_.step || validation)
-    save(validation && std::isfinite(validation->nats_per_token()) ? std::optional(validation->nats_per_token())
-                                                                   : std::nullopt);
+  if (saved_step_ != progress_.step || validation) save(comparable(validation));
   reporter_->finish();
   summary.steps = progress_.step;
   summary.skipped = progress_.skipped;

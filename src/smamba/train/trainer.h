@@ -28,10 +28,9 @@ struct TrainSummary {
 
 /// Trains from the start, or from the latest checkpoint in `run_folder` when `resume`: then the run continues bit for
 /// bit as if it had not been interrupted, on the same build, machine kind and number of threads or any other. Refuses
-/// (Error(kUsage)) a folder that holds a run when not `resume`, and a resume whose configuration differs in anything
-/// but steps, logging and saving. A step with a non-finite loss or gradient changes nothing and is counted; after
-/// config.max_nonfinite in a row the run saves and stops with Error(kRetry) that names the first layer that went
-/// non-finite.
+/// (Error(kUsage)) as settle_config() and require_same_data() do (run_folder.h). A step with a non-finite loss or
+/// gradient changes nothing and is counted; after config.max_nonfinite in a row the run saves and stops with
+/// Error(kRetry) that names the first layer that went non-finite.
 TrainSummary train(const TrainConfig& config, const std::filesystem::path& run_folder, bool resume);
 
 }  // namespace smamba::train
