@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -294,6 +295,34 @@ TEST_F(Training, NonFiniteStepsChangeNothingAndEndTheRun) {
   load_tensors(saved.model(), found);
   for (size_t i = 0; i < found.size(); ++i)
     EXPECT_TRUE(at::equal(found[i].second, fresh.parameters()[i].tensor)) << found[i].first;
+}
+
+// Over six seeds the canonical forms ended 0.4 to 1.1 % above Mamba here, 0.7 % on average: 100 steps of a tiny model.
+TEST_F(Training, CanonicalFormsLearnAsMambaDoes) {
+  std::vector<fs::path> files;
+  for (const char* part : {"core", "data"})
+    for (const auto& entry : fs::directory_iterator(fs::path(SMAMBA_SOURCE_DIR) / "src/smamba" / part))
+      if (entry.path().extension() == ".cpp") files.push_back(entry.path());
+  std::ranges::sort(files);
+  std::vector<std::string> documents;
+  for (const fs::path& file : files) documents.push_back(read_file(file));
+  TrainConfig c = config("mamba");
+  c.data.store = store("sources", documents);
+  c.steps = 100;
+  c.batch_size = 4;
+  c.length = 256;
+  c.eval_every = c.save_every = 0;
+  c.optimizer.lr = 5e-3;
+  c.optimizer.warmup = 10;
+  const auto loss = [&](const std::string& preset) {
+    c.preset = preset;
+    c.model = models::make_preset(preset, "tiny");
+    return train(c, folder_ / preset, false).validation->nats_per_token();
+  };
+  const double mamba = loss("mamba");
+  EXPECT_LT(mamba, 2.7) << "the entropy of single bytes is 3.5";
+  EXPECT_LT(loss("sc-mamba-strict"), 1.02 * mamba);
+  EXPECT_LT(loss("so-mamba-strict"), 1.02 * mamba);
 }
 
 class Overfits : public Training, public testing::WithParamInterface<const char*> {};
