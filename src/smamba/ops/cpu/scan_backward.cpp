@@ -115,8 +115,9 @@ void BackwardBlock(const Plan& plan, const ScanGradients& grad, Sums& sums, cons
   Prepared& p = buffers.p;
   Gradients& g = buffers.g;
   const Window next = NextWindow(plan, w, range, -1);
-  for (const Sequence* s : {&args.u, &args.delta, &args.z, &grad.d_out}) PrefetchWindow<false>(*s, next);
-  for (const Sequence* s : {&grad.d_u, &grad.d_delta, &grad.d_z}) PrefetchWindow<true>(*s, next);
+  Ahead ahead;
+  for (const Sequence* s : {&args.u, &args.delta, &args.z, &grad.d_out, &grad.d_u, &grad.d_delta, &grad.d_z})
+    AddWindow(*s, next, ahead);
   PrepareBlock<true>(args, w, p);
   PrepareGradient(args, grad, w, g);
   static constexpr uint8_t kNoReset[kChunk] = {};
@@ -124,10 +125,11 @@ void BackwardBlock(const Plan& plan, const ScanGradients& grad, Sums& sums, cons
   const int64_t place = w.batch * plan.blocks + w.channel / kBlock;
   std::copy_n(args.checkpoints + plan.checkpoint_offset(w.batch, w.first / kChunk, w.channel / kBlock),
               buffers.state_floats, buffers.state);
-  const Block block{w.steps, a, reset, p.limit, p.delta, p.input, buffers.b, buffers.c, buffers.state, p.y};
+  const Block block{w.steps, a, reset, p.limit, p.delta, p.input, buffers.b, buffers.c, buffers.state, p.y, &ahead};
   const BlockGradient gradient{g.d_y,           sums.d_state(place), g.d_input,   g.d_delta,
                                sums.d_a(place), buffers.d_b,         buffers.d_c, buffers.core};
   (args.transition == Transition::kModal ? modal_backward : canonical_backward)(plan, block, gradient);
+  ahead.rest();
   FinishGradient(args, grad, w, p, g, sums.channels(place));
 }
 

@@ -25,6 +25,25 @@ struct Tile {
   bool pairs = false;  // conjugate pairs instead of real poles
 };
 
+/// Cache lines that the next block will touch. The cores ask for one of them at a time between their steps: asked for
+/// at once, they would wait for one another and the core with them.
+class Ahead {
+ public:
+  static constexpr int64_t kMaxLines = 7 * 2 * kChunk;  // rows of up to seven sequences, each on one line or two
+  void add(const char* line) { lines_[count_++] = line; }
+  /// One more; nothing once all have been asked for.
+  void one() {
+    if (at_ < count_) __builtin_prefetch(lines_[at_++], 0, 2);
+  }
+  void rest() {
+    while (at_ < count_) one();
+  }
+
+ private:
+  const char* lines_[kMaxLines];
+  int64_t count_ = 0, at_ = 0;
+};
+
 /// The recurrence of 16 channels over up to 32 steps. Arrays are 64-byte aligned; unused channels hold zeros.
 struct Block {
   int64_t steps = 0;
@@ -37,6 +56,7 @@ struct Block {
   const float* c = nullptr;
   float* state = nullptr;  // [S][16]: before the chunk; forward leaves the state after it
   float* y = nullptr;      // [steps][16]: C h is added
+  Ahead* ahead = nullptr;
 };
 
 /// The adjoint of Block. Sums over channels of d_b and d_c are left as one vector of lanes per element (the driver adds

@@ -84,17 +84,16 @@ inline Window NextWindow(const Plan& plan, Window w, const TaskRange& range, int
   return w;
 }
 
-// Asks for the rows of a window that is read or written next: rows are pages apart, which hardware does not foresee.
-template <bool kWrite>
-inline void PrefetchWindow(const Sequence& s, const Window& w) {
+// The rows of a window that is read or written next: they are pages apart, which hardware does not foresee.
+inline void AddWindow(const Sequence& s, const Window& w, Ahead& ahead) {
   if (s.data == nullptr) return;
   const int64_t size = w.dtype == DType::kFloat32 ? 4 : 2;
   const char* data = static_cast<const char*>(s.data);
   const bool split = reinterpret_cast<uintptr_t>(data) % 64 + w.count * size > 64;  // rows may straddle two cache lines
   for (int64_t t = 0; t < w.steps; ++t) {
     const char* row = data + w.offset(s, t) * size;
-    __builtin_prefetch(row, kWrite ? 1 : 0, 2);
-    if (split) __builtin_prefetch(row + w.count * size - 1, kWrite ? 1 : 0, 2);
+    ahead.add(row);
+    if (split) ahead.add(row + w.count * size - 1);
   }
 }
 

@@ -47,14 +47,15 @@ void ForwardTask(const Plan& plan, int64_t task) {
       if (args.checkpoints)
         std::copy_n(state, state_floats, args.checkpoints + plan.checkpoint_offset(batch, chunk, first_block + i));
       const Window next = NextWindow(plan, w, range, 1);
-      for (const Sequence* s : {&args.u, &args.delta, &args.z}) PrefetchWindow<false>(*s, next);
-      PrefetchWindow<true>(args.out, next);
+      Ahead ahead;
+      for (const Sequence* s : {&args.u, &args.delta, &args.z, &args.out}) AddWindow(*s, next, ahead);
       Prepared p{u, delta, input, y, nullptr, 0};
       PrepareBlock<false>(args, w, p);
       const uint8_t* reset = args.reset ? args.reset + batch * args.length + first : kNoReset;
-      const Block block{steps, a + (args.shared_a ? 0 : i * state_floats), reset, p.limit, delta, input, b, c, state,
-                        y};
+      const Block block{steps, a + (args.shared_a ? 0 : i * state_floats), reset, p.limit, delta, input, b, c, state, y,
+                        &ahead};
       (args.transition == Transition::kModal ? modal_forward : canonical_forward)(plan, block);
+      ahead.rest();
       if (args.z.data != nullptr) {
         LoadWindow(args.z, w, z);
         for (int64_t at = 0; at < steps * kBlock; at += kLanes) {
