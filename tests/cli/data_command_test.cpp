@@ -124,7 +124,7 @@ TEST_F(DataCommand, CorruptStores) {
   expect("stats s", 65, "s: token store");
   write("s", good);
   expect("show s --first 2", 2, "below 2");
-  expect("show s --first 18446744073709551615", 2, "below 2");
+  expect("show s --first 9223372036854775807", 2, "below 2");
   expect("show s > /dev/full", 74, "standard output");
   expect("stats s > /dev/full", 74, "standard output");
   expect("verify s > /dev/full", 74, "standard output");

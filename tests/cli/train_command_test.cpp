@@ -183,6 +183,35 @@ TEST_F(TrainCommand, AStartThatFailedBeforeItsFirstStepIsNotInTheWay) {
   EXPECT_EQ(again.code, 0) << again.output;
 }
 
+TEST_F(TrainCommand, RefusalsNameWhatWasExpectedAndFound) {
+  expect_refused("bogus", 2, "expected one of data, tokenizer, train, eval, generate, info, bench, found 'bogus'");
+  expect_refused("", 2, "found nothing");
+  expect_refused("data bogus", 2, "data: expected one of prepare, show, stats, verify, found 'bogus'");
+  expect_refused("data show store --first -1", 2, "--first: expected a whole number of at least 0, found -1");
+  expect_refused("data show store --count 0", 2, "--count: expected a whole number of at least 1, found 0");
+  expect_refused("data show store --fim-rate 2", 2, "--fim-rate: expected a number from 0 to 1, found 2");
+  expect_refused("tokenizer train text -o out --max-megabytes -3", 2, "--max-megabytes: expected");
+  expect_refused("data prepare text -o out --limit 99999999999999999999", 2, "from -1 to 9223372036854775807");
+  expect_refused("data prepare text --format csv -o out/of/folders/store", 65, "column");
+}
+
+TEST_F(TrainCommand, StandardOutputThatCannotBeWrittenIsAnError) {
+  for (const char* command : {"--help", "info --help", "info -p mamba -s tiny", "info --presets", "train --list-keys",
+                              "data show store", "data stats store --json"})
+    expect_refused(std::string(command) + " > /dev/full", 74, "standard output");
+}
+
+// SentencePiece and libc10 share a symbol; in the wrong order of linking the first out-of-memory aborted the program.
+TEST_F(TrainCommand, OutOfMemoryIsOneLineAndItsCode) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer needs more address space than the limit that this test sets";
+#endif
+  const Result r = shell("ulimit -v 30000000; '" SMAMBA_PROGRAM "' info -s paper --set model.d_model=1048576");
+  EXPECT_EQ(r.code, 71) << r.output;
+  EXPECT_EQ(r.output.find("smamba: "), 0u) << r.output;
+  EXPECT_EQ(r.output.find('\n'), r.output.size() - 1) << r.output;
+}
+
 // Nats of all tokens of the file that --per-token wrote.
 double sum_of(const fs::path& file, int64_t& lines) {
   std::ifstream in(file);

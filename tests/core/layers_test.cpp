@@ -19,8 +19,7 @@ const std::map<std::string, std::set<std::string>> kAllowed = {
     {"models", {"core", "control", "ops"}},
     {"train", {"core", "control", "ops", "models", "data", "infer"}},
     {"infer", {"core", "control", "ops", "models", "data"}},
-    {"analysis", {"core", "control", "ops", "models"}},
-    {"cli", {"core", "control", "ops", "models", "data", "train", "infer", "analysis"}},
+    {"cli", {"core", "control", "ops", "models", "data", "train", "infer"}},
 };
 
 TEST(Layers, IncludesGoDownwards) {

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include <iostream>
 #include <memory>
 
 #include "smamba/cli/checks.h"
@@ -38,17 +37,17 @@ namespace {
 
 using Measure = nlohmann::ordered_json (*)(const BenchOptions&);
 
-void print_value(const nlohmann::ordered_json& value, const std::string& name, int depth) {
+std::string text_of(const nlohmann::ordered_json& value, const std::string& name, int depth) {
   const std::string indent(static_cast<size_t>(2 * depth), ' ');
   if (value.is_object()) {
-    fmt::print("{}{}\n", indent, name);
-    for (const auto& [key, inner] : value.items()) print_value(inner, key, depth + 1);
-  } else if (value.is_number_float()) {
-    fmt::print("{}{:<{}} {:.4g}\n", indent, name, 36 - 2 * depth, value.get<double>());
-  } else {
-    fmt::print("{}{:<{}} {}\n", indent, name, 36 - 2 * depth,
-               value.is_string() ? value.get<std::string>() : value.dump());
+    std::string text = fmt::format("{}{}\n", indent, name);
+    for (const auto& [key, inner] : value.items()) text += text_of(inner, key, depth + 1);
+    return text;
   }
+  const std::string shown = value.is_number_float() ? fmt::format("{:.4g}", value.get<double>())
+                            : value.is_string()     ? value.get<std::string>()
+                                                    : value.dump();
+  return fmt::format("{}{:<{}} {}\n", indent, name, 36 - 2 * depth, shown);
 }
 
 void run(const BenchOptions& o, const std::string& what, Measure measure) {
@@ -84,11 +83,9 @@ void add(CLI::App& parent, const std::string& what, const std::string& help, Mea
 }  // namespace
 
 void report(const nlohmann::ordered_json& figures, bool json) {
-  if (json) {
-    std::cout << figures.dump() << "\n";
-    return;
-  }
-  for (const auto& [key, value] : figures.items()) print_value(value, key, 0);
+  std::string text;
+  for (const auto& [key, value] : figures.items()) text += text_of(value, key, 0);
+  write_output(json ? figures.dump() + "\n" : text);
 }
 
 void add_bench_command(CLI::App& app) {

@@ -11,4 +11,7 @@ namespace smamba::cli {
 std::function<std::string(const std::string&)> whole_number(int64_t low,
                                                             int64_t high = std::numeric_limits<int64_t>::max());
 
+/// The same for a number with a fraction.
+std::function<std::string(const std::string&)> real_number(double low, double high);
+
 }  // namespace smamba::cli

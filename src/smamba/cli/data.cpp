@@ -3,33 +3,21 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
-#include <limits>
 #include <memory>
 #include <string>
 
+#include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
 #include "smamba/core/error.h"
+#include "smamba/core/interrupt.h"
 #include "smamba/core/log.h"
 #include "smamba/data/prepare.h"
 #include "smamba/data/store_report.h"
 
 namespace smamba::cli {
 namespace {
-
-std::atomic<int> received_signal{0};
-
-/// The first SIGINT or SIGTERM asks for a resumable stop; a second one acts as ever.
-void catch_signals() {
-  struct sigaction action {};
-  action.sa_handler = [](int signal) { received_signal = signal; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
 
 std::string duration(double seconds) {
   const auto s = static_cast<int64_t>(std::llround(seconds));
@@ -94,10 +82,10 @@ void prepare(PrepareFlags& flags) {
   o.tokenizer = data::load_tokenizer(flags.tokenizer);
   o.format = data::parse_input_format(flags.format);
   o.rules = {parse_bad_text(flags.bad_text), flags.max_document_mib << 20};
-  o.signal = &received_signal;
+  const InterruptGuard interrupts;
+  o.signal = &interrupt_flag();
   ProgressPrinter printer;
   o.on_progress = [&](const data::PrepareProgress& p) { printer(p); };
-  catch_signals();
   data::PrepareProgress result;
   try {
     result = data::prepare_store(o);
@@ -128,18 +116,18 @@ void add_prepare(CLI::App& data) {
   app->add_option("--column", o.column,
                   "key or column that holds the text (text); a column of integers holds token ids");
   app->add_option("--limit", o.row_limit, "rows taken from the front; 0: all; -1: as the preset says")
-      ->check(CLI::Range(int64_t{-1}, std::numeric_limits<int64_t>::max()));
+      ->check(whole_number(-1));
   app->add_option("--glob", o.patterns, "names taken from folders, such as '*.py'; may be repeated")
       ->allow_extra_args(false);
   app->add_option("--bad-text", flags->bad_text,
                   "what is not UTF-8, holds NUL bytes, is too long or no record: refuse, skip or keep (as bytes)");
-  app->add_option("--max-document", flags->max_document_mib, "longest document in MiB")->check(CLI::Range(1, 1024));
+  app->add_option("--max-document", flags->max_document_mib, "longest document in MiB")->check(whole_number(1, 1024));
   app->add_flag("--dedup", o.deduplicate, "keep the first of documents with equal text (by hash)");
   app->add_option("--split", o.split, "of a Hugging Face data-set folder");
   app->add_option(
       "--reader-python", o.reader_python,
       "the Python that has pyarrow and pylance; otherwise what scripts/setup --columnar installed, or python3");
-  app->add_option("--threads", o.threads, "0: all cores")->check(CLI::Range(0, 1024));
+  app->add_option("--threads", o.threads, "0: all cores")->check(whole_number(0, 1024));
   app->add_flag("--overwrite", o.overwrite, "replace an existing store");
   app->add_flag("--restart", o.restart, "do not go on where an interrupted run stopped");
   app->callback([flags] { prepare(*flags); });
@@ -155,14 +143,16 @@ void add_show(CLI::App& data) {
   CLI::App* app = data.add_subcommand("show", "print documents of a store");
   auto flags = std::make_shared<ShowFlags>();
   app->add_option("store", flags->store, "token store")->required();
-  app->add_option("--first", flags->first, "first document");
-  app->add_option("--count", flags->count, "documents")->check(CLI::PositiveNumber);
+  app->add_option("--first", flags->first, "first document")->check(whole_number(0));
+  app->add_option("--count", flags->count, "documents")->check(whole_number(1));
   app->add_flag("--tokens", flags->options.tokens, "one token a line: id and bytes");
-  app->add_option("--fim-rate", flags->options.fim.rate, "share of documents shown after fill-in-the-middle");
+  app->add_option("--fim-rate", flags->options.fim.rate, "share of documents shown after fill-in-the-middle")
+      ->check(real_number(0, 1));
   app->add_option("--fim-spm-rate", flags->options.fim.spm_rate,
-                  "of those, the share in the order suffix, prefix, middle");
+                  "of those, the share in the order suffix, prefix, middle")
+      ->check(real_number(0, 1));
   app->add_option("--fim-level", flags->level, "characters or tokens");
-  app->add_option("--seed", flags->options.seed, "of fill-in-the-middle");
+  app->add_option("--seed", flags->options.seed, "of fill-in-the-middle")->check(whole_number(0));
   app->callback([flags] {
     const data::TokenStore store(flags->store);
     flags->options.fim.level = data::parse_fim_level(flags->level);

@@ -241,7 +241,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::IsMember({"all", "train", "validation"}));
   c->add_option("--validation-fraction", o->validation_fraction,
                 "share of documents held out; if not given, as the run held them out")
-      ->check(CLI::Range(0.0, 0.9));
+      ->check(real_number(0, 0.9));
   c->add_option("--max-documents", o->max_documents, "only the first documents; 0: all")->check(whole_number(0));
   c->add_option("--max-tokens", o->max_tokens,
                 "documents in a fixed random order until they hold so many tokens; 0: all")

@@ -4,16 +4,15 @@
 #include <CLI/CLI.hpp>
 
 #include <cmath>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
-#include "smamba/control/analysis.h"
 #include "smamba/core/error.h"
 #include "smamba/infer/load.h"
 #include "smamba/models/cost.h"
+#include "smamba/models/layer_report.h"
 #include "smamba/train/checkpoint.h"
 #include "smamba/train/config.h"
 
@@ -21,6 +20,8 @@ namespace smamba::cli {
 namespace {
 
 using models::LanguageModel;
+using models::LayerReport;
+using models::report_layer;
 
 struct InfoCommand {
   std::string target, preset, size;
@@ -29,39 +30,9 @@ struct InfoCommand {
   int64_t seed = 0;
 };
 
-/// One layer as control theory sees it, with the readout that its form fixes or, where that is selective, ones in the
-/// canonical coordinates.
-struct LayerReport {
-  control::Spectrum spectrum;
-  std::vector<double> coefficients;
-  bool hurwitz = false;
-  control::TimeConstants time{};
-  double controllability = 0, observability = 0;
-};
-
-LayerReport report_layer(const LanguageModel& model, int64_t layer) {
-  const models::LayerSystem s = model.mixer(layer).dynamics().system();
-  LayerReport r;
-  r.spectrum = s.spectrum;
-  r.coefficients = s.coefficients;
-  r.hurwitz = s.spectrum.is_stable();
-  r.time = control::time_constants(s.spectrum);
-  if (!r.hurwitz) {
-    // In the companion form itself; modal coordinates with unit Gramian exist for stable spectra only.
-    const std::vector<double> ones(s.coefficients.size(), 1.0);
-    const control::StateSpace ccf = control::controllable_form(s.coefficients, ones);
-    r.controllability = control::controllability_margin(ccf, s.spectrum);
-    r.observability = control::observability_margin(ccf, s.spectrum);
-    return r;
-  }
-  // Both margins of the mode-wise system whose input and readout have unit Gramian.
-  const control::StateSpace modal = control::modal_controllable(s.spectrum, control::modal_input(s.spectrum));
-  r.controllability = control::controllability_margin(modal, s.spectrum);
-  r.observability = control::observability_margin(modal, s.spectrum);
-  return r;
-}
-
 nlohmann::json finite(double x) { return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr); }
+
+const char* margin_of(const models::Margin& margin) { return margin.own ? "own" : "poles"; }
 
 nlohmann::json layer_json(const LayerReport& r, int64_t layer) {
   nlohmann::json poles = nlohmann::json::array();
@@ -72,8 +43,10 @@ nlohmann::json layer_json(const LayerReport& r, int64_t layer) {
           {"hurwitz", r.hurwitz},
           {"time_constant_fastest", finite(r.time.fastest)},
           {"time_constant_slowest", finite(r.time.slowest)},
-          {"controllability_margin", r.controllability},
-          {"observability_margin", r.observability}};
+          {"controllability_margin", r.controllability.value},
+          {"controllability_margin_of", margin_of(r.controllability)},
+          {"observability_margin", r.observability.value},
+          {"observability_margin_of", margin_of(r.observability)}};
 }
 
 nlohmann::json to_json(const LanguageModel& model) {
@@ -106,41 +79,49 @@ std::string pole_list(const control::Spectrum& s) {
   return out;
 }
 
-void print(const LanguageModel& model, const std::string& name) {
+std::string margin_text(const char* what, const models::Margin& margin) {
+  return fmt::format("{} {:.3g}{}", what, margin.value, margin.own ? "" : " (of the poles)");
+}
+
+std::string layer_text(const LayerReport& r, int64_t layer, bool diagonal) {
+  std::string text = fmt::format("layer {}{}: {}, time constants {:.4g} … {:.4g} (in units of 1/delta)\n", layer,
+                                 diagonal ? " (channel 0)" : "", r.hurwitz ? "Hurwitz" : "NOT Hurwitz", r.time.fastest,
+                                 r.time.slowest);
+  text += fmt::format("  poles {}\n", pole_list(r.spectrum));
+  if (!r.coefficients.empty()) text += fmt::format("  a     {}\n", short_list(r.coefficients));
+  return text + fmt::format("  PBH margins: {}, {}\n", margin_text("controllable", r.controllability),
+                            margin_text("observable", r.observability));
+}
+
+std::string to_text(const LanguageModel& model, const std::string& name) {
   const models::ModelCost cost = models::cost_of(model);
   const auto& c = model.config();
-  fmt::print("{}: {} mixer, {} layers, d_model {}, d_inner {}, d_state {}, vocabulary {}\n", name, c.mixer.form,
-             c.n_layer, c.d_model, c.d_inner(), c.mixer.d_state, c.vocab_size);
-  fmt::print("\nparameters {:>12}\n", cost.total_parameters);
-  for (const auto& [part, count] : cost.parameters) fmt::print("  {:<18} {:>12}\n", part, count);
+  std::string text = fmt::format("{}: {} mixer, {} layers, d_model {}, d_inner {}, d_state {}, vocabulary {}\n", name,
+                                 c.mixer.form, c.n_layer, c.d_model, c.d_inner(), c.mixer.d_state, c.vocab_size);
+  text += fmt::format("\nparameters {:>12}\n", cost.total_parameters);
+  for (const auto& [part, count] : cost.parameters) text += fmt::format("  {:<18} {:>12}\n", part, count);
   constexpr double kMega = 1e6;
-  fmt::print(
+  text += fmt::format(
       "\nweights {:.1f} MB float32, {:.1f} MB bfloat16; training (weights, gradients, moments) {:.1f} MB; state {:.3f} "
       "MB a sequence\n",
       static_cast<double>(cost.weight_bytes_fp32) / kMega, static_cast<double>(cost.weight_bytes_bf16) / kMega,
       static_cast<double>(cost.training_bytes) / kMega, static_cast<double>(cost.state_bytes) / kMega);
-  fmt::print("operations per token: forward {:.1f} MFLOP, training {:.1f} MFLOP\n\n", cost.forward_flops / kMega,
-             cost.training_flops / kMega);
-  for (int64_t i = 0; i < c.n_layer; ++i) {
-    const LayerReport r = report_layer(model, i);
-    fmt::print("layer {}{}: {}, time constants {:.4g} … {:.4g} (in units of 1/delta)\n", i,
-               c.mixer.form == "diagonal" ? " (channel 0)" : "", r.hurwitz ? "Hurwitz" : "NOT Hurwitz", r.time.fastest,
-               r.time.slowest);
-    fmt::print("  poles {}\n", pole_list(r.spectrum));
-    if (!r.coefficients.empty()) fmt::print("  a     {}\n", short_list(r.coefficients));
-    fmt::print("  PBH margins: controllable {:.3g}, observable {:.3g}\n", r.controllability, r.observability);
-  }
+  text += fmt::format("operations per token: forward {:.1f} MFLOP, training {:.1f} MFLOP\n\n",
+                      cost.forward_flops / kMega, cost.training_flops / kMega);
+  for (int64_t i = 0; i < c.n_layer; ++i) text += layer_text(report_layer(model, i), i, c.mixer.form == "diagonal");
+  return text;
 }
 
-void print_presets() {
-  fmt::print("presets (mixer):\n");
-  for (const auto& p : models::preset_list()) fmt::print("  {:<28} {}\n", p.name, p.help);
-  fmt::print("  {:<28} sc-mamba-published, so-mamba-published\nsizes:\n", "sc-mamba, so-mamba");
-  for (const auto& s : models::size_list()) fmt::print("  {:<28} {}\n", s.name, s.help);
+std::string presets_text() {
+  std::string text = "presets (mixer):\n";
+  for (const auto& p : models::preset_list()) text += fmt::format("  {:<28} {}\n", p.name, p.help);
+  text += fmt::format("  {:<28} sc-mamba-published, so-mamba-published\nsizes:\n", "sc-mamba, so-mamba");
+  for (const auto& s : models::size_list()) text += fmt::format("  {:<28} {}\n", s.name, s.help);
+  return text;
 }
 
 void run(const InfoCommand& o) {
-  if (o.presets) return print_presets();
+  if (o.presets) return write_output(presets_text());
   std::unique_ptr<LanguageModel> model;
   std::string name = o.target;
   if (std::filesystem::is_directory(o.target)) {
@@ -154,10 +135,7 @@ void run(const InfoCommand& o) {
     model = std::make_unique<LanguageModel>(config.model, static_cast<uint64_t>(o.seed));
     if (name.empty()) name = fmt::format("{} at size {}", config.preset, config.size);
   }
-  if (o.json)
-    std::cout << to_json(*model).dump(1) << "\n";
-  else
-    print(*model, name);
+  write_output(o.json ? to_json(*model).dump(1) + "\n" : to_text(*model, name));
 }
 
 }  // namespace

@@ -9,8 +9,10 @@
 #include <exception>
 #include <filesystem>
 #include <new>
+#include <sstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "smamba/cli/commands.h"
 #include "smamba/core/error.h"
@@ -45,6 +47,19 @@ bool is_out_of_memory(std::string_view what) {
          what.find("out of memory") != std::string_view::npos;
 }
 
+// What was expected where a command of `app`, or of its command that was given, is missing; empty: none is.
+std::string missing_command(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  std::string names;
+  for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; }))
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  if (names.empty()) return {};
+  const std::vector<std::string> found = app.remaining(/*recurse=*/true);
+  return fmt::format("{}: expected one of {}, found {}", at->get_name(), names,
+                     found.empty() ? "nothing" : fmt::format("'{}'", found.front()));
+}
+
 int run(int argc, char** argv) {
   CLI::App app("smamba trains, evaluates, samples from and analyses structured Mamba language models", "smamba");
   app.require_subcommand(1);
@@ -65,8 +80,15 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    return report(Exit::kUsage, fmt::format("{} (smamba --help lists the options)", first_line(e.what())));
+    if (e.get_exit_code() == 0) {  // --help, --version
+      std::ostringstream text;
+      app.exit(e, text, text);
+      write_output(text.str());
+      return 0;
+    }
+    const std::string what = e.get_name() == "RequiredError" ? missing_command(app) : "";
+    return report(Exit::kUsage,
+                  fmt::format("{} (smamba --help lists the options)", what.empty() ? first_line(e.what()) : what));
   }
   return 0;
 }
@@ -89,6 +111,7 @@ int main(int argc, char** argv) {
     return report(Exit::kIo, e.what());
   } catch (const std::exception& e) {
     const std::string line = smamba::cli::first_line(e.what());
-    return report(smamba::cli::is_out_of_memory(line) ? Exit::kOutOfMemory : Exit::kUsage, line);
+    if (smamba::cli::is_out_of_memory(line)) return report(Exit::kOutOfMemory, "out of memory: " + line);
+    return report(Exit::kUsage, line);
   }
 }

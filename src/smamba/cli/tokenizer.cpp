@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "smamba/cli/checks.h"
 #include "smamba/cli/commands.h"
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
@@ -120,8 +121,9 @@ void add_train(CLI::App& parent) {
   app->add_option("inputs", flags->corpus.inputs, "files, folders, globs, data-set folders, or - for standard input")
       ->required();
   app->add_option("-o,--output", flags->output, "the tokenizer.json to write")->required();
-  app->add_option("--vocab-size", flags->options.vocab_size, "tokens in all");
-  app->add_option("--min-frequency", flags->options.min_frequency, "pairs seen less often are not merged");
+  app->add_option("--vocab-size", flags->options.vocab_size, "tokens in all")->check(whole_number(1, INT32_MAX));
+  app->add_option("--min-frequency", flags->options.min_frequency, "pairs seen less often are not merged")
+      ->check(whole_number(0));
   app->add_option("--split-rule", flags->split, "how text splits into words: gpt2, gpt4, qwen2 or starcoder");
   app->add_flag("--nfc", flags->options.nfc, "put text into normalisation form C");
   app->add_option("--special", flags->options.special, "special tokens; their ids come first")->allow_extra_args(false);
@@ -130,7 +132,8 @@ void add_train(CLI::App& parent) {
   app->add_option("--column", flags->corpus.column, "key or column that holds the text");
   app->add_option("--glob", flags->corpus.patterns, "names taken from folders, such as '*.py'; may be repeated")
       ->allow_extra_args(false);
-  app->add_option("--max-megabytes", flags->max_megabytes, "stop reading after about so much text; 0: all of it");
+  app->add_option("--max-megabytes", flags->max_megabytes, "stop reading after about so much text; 0: all of it")
+      ->check(whole_number(0, 1 << 30));
   app->add_flag("--skip-bad-text", flags->skip_bad, "leave out documents that are not clean UTF-8 instead of refusing");
   app->add_option(
       "--reader-python", flags->corpus.reader_python,

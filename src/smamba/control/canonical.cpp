@@ -130,10 +130,6 @@ StateSpace modal_controllable(const Spectrum& spectrum, const std::vector<double
   return single(modal_matrix(spectrum), Matrix::column(modal_input(spectrum)), c, d, "modal form");
 }
 
-StateSpace modal_observable(const Spectrum& spectrum, const std::vector<double>& b, double d) {
-  return modal_controllable(spectrum, b, d).dual();
-}
-
 Matrix schwarz_matrix(const Schwarz& schwarz) {
   schwarz.validate();
   const size_t n = schwarz.order();

@@ -82,10 +82,8 @@ Matrix modal_matrix(const Spectrum& spectrum);
 /// γ_k = sqrt(-2 Re λ_k) for a real pole, (γ_k, 0) for a pair: the input with which every mode has unit Gramian. Stable
 /// spectra only.
 std::vector<double> modal_input(const Spectrum& spectrum);
-/// B = modal_input() and readout c, in real modal coordinates; the dual has readout modal_input()ᵀ, A transposed, and
-/// input b.
+/// B = modal_input() and readout c, in real modal coordinates.
 StateSpace modal_controllable(const Spectrum& spectrum, const std::vector<double>& c, double d = 0);
-StateSpace modal_observable(const Spectrum& spectrum, const std::vector<double>& b, double d = 0);
 
 /// T with x_modal = T x_controllable, and its inverse (V diag(1/(p'(λ) γ)) in real coordinates); both by closed form in
 /// extended precision, so each entry is correct to rounding. Poles must be stable and distinct (the inverse does not

@@ -20,8 +20,6 @@ struct Hash128 {
 /// zero-padded): h <- fold((h ^ w_i) * K) with fold(x) = low 64 bits ^ high 64 bits of the 128-bit product, chain 0
 /// over even and chain 1 over odd words, closed with the length (docs/formats/token_store.md).
 Hash128 hash128(std::string_view bytes);
-/// hash128(bytes).low.
-inline uint64_t hash64(std::string_view bytes) { return hash128(bytes).low; }
 
 }  // namespace smamba
 

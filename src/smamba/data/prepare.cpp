@@ -146,6 +146,14 @@ class Preparation {
  public:
   explicit Preparation(const PrepareOptions& options) : options_(options) { resolve(); }
 
+  /// The folders that were made for the output, where nothing came to lie in them.
+  void remove_folders() const {
+    for (const auto& folder : created_) {
+      std::error_code kept;
+      std::filesystem::remove(folder, kept);
+    }
+  }
+
   PrepareProgress run() {
     std::optional<JournalEntry> journal = open_journal();
     const StorePosition position = journal ? journal->store : StorePosition{};
@@ -189,7 +197,10 @@ class Preparation {
     for (const InputUnit& u : units_)
       require(!std::filesystem::equivalent(u.path, options_.output, ignored),
               "{}: expected an output that is none of the inputs", options_.output.string());
-    if (!options_.output.parent_path().empty()) make_directories(options_.output.parent_path());
+    const auto folder = options_.output.parent_path();
+    for (auto p = folder; !p.empty() && !std::filesystem::exists(p) && p.has_filename(); p = p.parent_path())
+      created_.push_back(p);
+    if (!folder.empty()) make_directories(folder);
   }
 
   /// Everything that decides the bytes of the output.
@@ -307,6 +318,7 @@ class Preparation {
 
   PrepareOptions options_;
   std::vector<InputUnit> units_;
+  std::vector<std::filesystem::path> created_;  // innermost first
   PrepareProgress counts_;
   uint64_t started_bytes_ = 0;
   HashSet seen_;
@@ -315,6 +327,14 @@ class Preparation {
 
 }  // namespace
 
-PrepareProgress prepare_store(const PrepareOptions& options) { return Preparation(options).run(); }
+PrepareProgress prepare_store(const PrepareOptions& options) {
+  Preparation preparation(options);
+  try {
+    return preparation.run();
+  } catch (...) {
+    preparation.remove_folders();
+    throw;
+  }
+}
 
 }  // namespace smamba::data

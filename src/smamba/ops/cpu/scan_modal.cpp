@@ -2,8 +2,8 @@
 //
 // Backward runs the chunk forward again from its first state, keeping states and transition factors of the tile's poles
 // (first-level cache), then walks it in reverse. Gradients of B and C are sums over channels: they are kept as vectors
-// of lanes and folded by the driver. The loops over a tile's poles are unrolled by name: gcc 12 keeps them at -O2, and
-// with them the states in memory.
+// of lanes and folded by the driver. The loops over a tile's poles are unrolled by name: gcc 12 keeps some
+// of them, and with them the states in memory.
 #include <algorithm>
 
 #include "smamba/ops/cpu/scan_block.h"
