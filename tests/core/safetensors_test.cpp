@@ -7,6 +7,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "core/fuzzing.h"
 #include "smamba/core/error.h"
 #include "smamba/core/random.h"
 
@@ -233,39 +234,21 @@ void check_promises(const std::string& file, const SafetensorsContent& content) 
   for (const int c : covered) ASSERT_EQ(c, 1);
 }
 
+constexpr const char* kHeaderPieces[] = {"0",           "9",
+                                         "-",           "18446744073709551615",
+                                         "4294967296",  "[",
+                                         "]",           "{",
+                                         "}",           ",",
+                                         ":",           "\"",
+                                         "\\u0000",     "\"a\":",
+                                         "\"dtype\"",   "\"F64\"",
+                                         "\"U8\"",      "null",
+                                         "1e9",         " ",
+                                         "\xff",        "\"shape\":[]",
+                                         "__metadata__"};
+
 std::string mutate(std::string file, Random& random) {
-  static const char* const kPieces[] = {"0",           "9",
-                                        "-",           "18446744073709551615",
-                                        "4294967296",  "[",
-                                        "]",           "{",
-                                        "}",           ",",
-                                        ":",           "\"",
-                                        "\\u0000",     "\"a\":",
-                                        "\"dtype\"",   "\"F64\"",
-                                        "\"U8\"",      "null",
-                                        "1e9",         " ",
-                                        "\xff",        "\"shape\":[]",
-                                        "__metadata__"};
-  const uint64_t edits = 1 + random.below(3);
-  for (uint64_t i = 0; i < edits && file.size() > 1; ++i) {
-    const size_t at = random.below(file.size());
-    switch (random.below(5)) {
-      case 0:
-        file[at] = static_cast<char>(random.bits());
-        break;
-      case 1:
-        file.erase(at, 1 + random.below(4));
-        break;
-      case 2:
-        file.insert(at, kPieces[random.below(std::size(kPieces))]);
-        break;
-      case 3:
-        file[at] = static_cast<char>('0' + random.below(10));
-        break;
-      default:
-        file.replace(at, 1, kPieces[random.below(std::size(kPieces))]);
-    }
-  }
+  file = testing::edited(std::move(file), kHeaderPieces, random);
   // Most edits change the header's size; keep its length right half of the time so that the JSON is reached.
   if (file.size() >= 8 && random.below(2)) {
     const uint64_t close = file.rfind('}');
@@ -286,9 +269,9 @@ TEST(Safetensors, FuzzedFilesAreRefusedOrKeepThePromises) {
           R"({"x":{"dtype":"BF16","shape":[0],"data_offsets":[0,0]},"y":{"dtype":"I16","shape":[],"data_offsets":[0,2]}})",
           2)};
   Random random(1, "safetensors-fuzz");
-  int accepted = 0;
-  for (int i = 0; i < 100000; ++i) {
-    const std::string file = mutate(seeds[i % seeds.size()], random);
+  int64_t accepted = 0;
+  for (int64_t i = 0; i < testing::fuzz_rounds(100000); ++i) {
+    const std::string file = mutate(seeds[static_cast<size_t>(i) % seeds.size()], random);
     try {
       const auto content = parse(file);
       ++accepted;

@@ -1,6 +1,7 @@
 #include "smamba/data/document.h"
 
 #include "data/data_testing.h"
+#include "smamba/data/printable.h"
 
 namespace smamba::data {
 namespace {
@@ -69,6 +70,16 @@ TEST(Documents, Utf8Offsets) {
   };
   for (const auto& [text, offset] : cases)
     EXPECT_EQ(invalid_utf8_offset(text), offset) << ::testing::PrintToString(text);
+}
+
+TEST(Printable, OneLineWhateverTheBytes) {
+  EXPECT_EQ(printable("plain caf\u00e9 \U0001f600"), "plain caf\u00e9 \U0001f600");
+  EXPECT_EQ(printable("a\nb\tc\x7f"), "a\\nb\\tc\\x7f");
+  EXPECT_EQ(printable(std::string("\0\x1b", 2)), "\\x00\\x1b");
+  EXPECT_EQ(printable("caf\xe9 \xc3"), "caf\\xe9 \\xc3") << "no UTF-8, and cut off";
+  EXPECT_EQ(printable("\u0085"), "\\xc2\\x85") << "a line end in Unicode";
+  EXPECT_EQ(printable("a\"b\\", "\"\\"), "a\\\"b\\\\");
+  EXPECT_EQ(printable("a\"b\\"), "a\"b\\");
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "core/fuzzing.h"
 #include "data/data_testing.h"
 #include "smamba/core/random.h"
 #include "smamba/data/store_report.h"
@@ -358,8 +359,9 @@ TEST_F(Prepare, KilledAtAnyMomentGivesTheSameBytes) {
   o.block_bytes = 2000;
   o.checkpoint_seconds = 0;  // a durable place after every block
   Random random(1, "kills");
-  int kills = 0, stores = 0;
-  for (int round = 0; round < 2000 && (kills < 40 || stores < 2); ++round) {
+  const int64_t enough = smamba::testing::fuzz_rounds(50);
+  int64_t kills = 0, stores = 0;
+  for (int64_t round = 0; round < 50 * enough && (kills < enough || stores < 2); ++round) {
     o.output = folder_ / ("killed" + std::to_string(stores));
     const pid_t child = fork();
     if (child == 0) {
@@ -383,7 +385,7 @@ TEST_F(Prepare, KilledAtAnyMomentGivesTheSameBytes) {
     ASSERT_EQ(read_file(o.output), whole);
     ++stores;
   }
-  EXPECT_GE(kills, 40);
+  EXPECT_GE(kills, enough);
   EXPECT_GE(stores, 2);
 }
 

@@ -18,18 +18,14 @@
 #include "smamba/core/error.h"
 #include "smamba/core/log.h"
 #include "smamba/core/memory.h"
+#include "smamba/data/printable.h"
 
 namespace smamba::cli {
 namespace {
 
 // One line, whatever the names in it hold.
 int report(Exit code, std::string_view what) {
-  std::string line;
-  for (const char c : what) {
-    const auto byte = static_cast<unsigned char>(c);
-    byte < 0x20 || byte == 0x7F ? line += fmt::format("\\x{:02x}", byte) : line += c;
-  }
-  std::fputs(fmt::format("smamba: {}\n", line).c_str(), stderr);
+  std::fputs(fmt::format("smamba: {}\n", data::printable(what)).c_str(), stderr);
   return static_cast<int>(code);
 }
 

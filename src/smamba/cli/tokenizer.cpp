@@ -18,6 +18,7 @@
 #include "smamba/core/file.h"
 #include "smamba/core/log.h"
 #include "smamba/data/input_stream.h"
+#include "smamba/data/printable.h"
 #include "smamba/data/tokenizer_json.h"
 #include "smamba/data/tokenizer_train_corpus.h"
 
@@ -26,25 +27,8 @@ namespace {
 
 std::atomic<int> received_signal{0};
 
-/// Characters of a token as a person reads them: line ends, control characters and bytes that are no UTF-8 escaped.
-std::string readable(std::string_view bytes) {
-  std::string out = "\"";
-  const auto* p = reinterpret_cast<const uint8_t*>(bytes.data());
-  const auto* end = p + bytes.size();
-  while (p < end) {
-    const data::Char c = data::decode_utf8(p, end);
-    if (*p == '\n')
-      out += "\\n";
-    else if (*p == '"' || *p == '\\')
-      out += {'\\', static_cast<char>(*p)};
-    else if (c.code < 0x20 || c.code == 0x7F || (c.code == data::kInvalid && c.length == 1))
-      out += fmt::format("\\x{:02x}", static_cast<unsigned>(*p));
-    else
-      out.append(p, p + c.length);
-    p += c.length;
-  }
-  return out + '"';
-}
+/// A token's bytes, in quotes.
+std::string readable(std::string_view bytes) { return '"' + data::printable(bytes, "\"\\") + '"'; }
 
 std::string read_input(const std::string& path) {
   if (path != "-") return read_file(path);

@@ -8,22 +8,9 @@
 #include <utility>
 
 #include "smamba/data/csv.h"
+#include "smamba/data/printable.h"
 
 namespace smamba::data {
-
-namespace {
-
-/// The beginning of a line, fit for a message.
-std::string excerpt(std::string_view line) {
-  std::string out;
-  for (const char c : line.substr(0, 40)) {
-    const auto byte = static_cast<unsigned char>(c);
-    byte < 0x20 || byte >= 0x7f ? out += fmt::format("\\x{:02x}", byte) : out += c;
-  }
-  return out;
-}
-
-}  // namespace
 
 struct BlockEncoder::Json {
   simdjson::dom::parser parser;
@@ -117,8 +104,8 @@ bool BlockEncoder::json_text(std::string_view line, std::string_view& text, std:
     const size_t bad = error == simdjson::UTF8_ERROR ? invalid_utf8_offset(line) : std::string_view::npos;
     defect = bad != std::string_view::npos ? fmt::format("offset {} of the line: expected UTF-8, found byte 0x{:02x}",
                                                          bad, static_cast<unsigned char>(line[bad]))
-                                           : fmt::format("expected a JSON object, found \"{}\": {}", excerpt(line),
-                                                         simdjson::error_message(error));
+                                           : fmt::format("expected a JSON object, found \"{}\": {}",
+                                                         printable(line.substr(0, 40)), simdjson::error_message(error));
     return false;
   }
   simdjson::dom::object object;

@@ -42,7 +42,8 @@ std::optional<JournalEntry> read_journal(const std::filesystem::path& folder) {
   const auto bad = [&](const std::string& what) {
     fail(Exit::kBadData, "{}: {} (--restart begins anew)", path.string(), what);
   };
-  if (!json.is_object() || json.value("version", 0) != 1 || !json.contains("options") || !json["options"].is_string())
+  if (!json.is_object() || !json.contains("version") || json["version"] != 1 || !json.contains("options") ||
+      !json["options"].is_string())
     bad("expected progress of version 1, found something else");
   JournalEntry entry;
   entry.options = json["options"].get<std::string>();

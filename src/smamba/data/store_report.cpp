@@ -7,35 +7,19 @@
 
 #include "smamba/core/error.h"
 #include "smamba/core/random.h"
+#include "smamba/data/printable.h"
 
 namespace smamba::data {
 namespace {
 
 std::string fingerprint_text(const TokenStore& store) { return std::string(store.fingerprint()); }
 
-/// A token's bytes in one line: controls and broken characters as \xNN.
-std::string visible(std::string_view bytes) {
-  std::string out;
-  for (const char c : bytes) {
-    const auto b = static_cast<unsigned char>(c);
-    if (c == '\n')
-      out += "\\n";
-    else if (c == '\t')
-      out += "\\t";
-    else if (b < 0x20 || b >= 0x7f)
-      out += fmt::format("\\x{:02x}", b);
-    else
-      out += c;
-  }
-  return out;
-}
-
 std::string token_lines(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
   std::string out;
   for (const int32_t id : ids) {
     std::string piece;
     tokenizer.append_token(id, piece);
-    out += fmt::format("{:>8}  {}\n", id, visible(piece));
+    out += fmt::format("{:>8}  {}\n", id, printable(piece));
   }
   return out;
 }

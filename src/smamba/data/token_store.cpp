@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "smamba/core/error.h"
+#include "smamba/data/printable.h"
 
 namespace smamba::data {
 namespace {
@@ -118,7 +119,7 @@ void TokenStore::validate() {
           crc_of(description));
   tokenizer_ = make_tokenizer(description, path_.string());
   v.equal(offsetof(StoreHeader, fingerprint), "fingerprint of the tokenizer", tokenizer_->fingerprint(),
-          std::string(fingerprint()));
+          printable(fingerprint()));
   v.equal(offsetof(StoreHeader, vocab_size), "vocabulary of the tokenizer", tokenizer_->vocab_size(), vocab_size());
   v.equal(offsetof(StoreHeader, end_of_text), "end-of-text id of the tokenizer", tokenizer_->special().end_of_text,
           end_of_text());
