@@ -76,8 +76,10 @@ TEST_F(TokenizerCommand, Refusals) {
   expect_refused("tokenizer train latin.txt -o out.json", 65, "latin.txt: offset 3: expected UTF-8");
   expect_refused("tokenizer train latin.txt -o out.json --skip-bad-text", 65, "expected text, found none");
   expect_refused("tokenizer train in -o in/a.py/out.json", 74, "in/a.py");
+  expect_refused("tokenizer train absent -o no/such/out.json", 74, "no/such/out.json");  // before anything is read
   expect_refused("tokenizer show absent.json", 74, "absent.json");
   expect_refused("tokenizer encode bytes absent", 74, "absent");
+  expect_refused("tokenizer encode bytes /dev/zero", 65, "/dev/zero: expected at most 268435456 bytes");
   expect_refused("tokenizer decode bytes", 65, "offset 3: expected a token id", "printf '12 x' |");
   expect_refused("tokenizer decode bytes", 65, "expected a token id in [0, 261)", "printf '12 261' |");
   expect_refused("tokenizer decode bytes", 65, "offset 0: expected a token id", "printf '99999999999999' |");

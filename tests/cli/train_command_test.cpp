@@ -298,6 +298,8 @@ TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
   write("prefix", "value = [");
   write("suffix", "]\n");
   EXPECT_EQ(run("generate run --prefix-file prefix --suffix-file suffix --max-tokens 5").code, 0);
+  EXPECT_EQ(run("generate run --prompt-file - --max-tokens 5 < prefix").code, 0);
+  expect_refused("generate run --prompt-file /dev/zero", 65, "/dev/zero: expected at most");
   EXPECT_EQ(run("info run --json").code, 0);
   EXPECT_EQ(run("eval run --data store --per-token missing/tokens.tsv").code, 74);
   write("run/checkpoints/step-00000060/state.json", "{\"step\": 60}");

@@ -1,6 +1,7 @@
 // The verbs of the program, one file each. A command registers its options and a callback; errors leave as
 // smamba::Error and are turned into one line and an exit code by main.
 #pragma once
+#include <string>
 #include <string_view>
 
 namespace CLI {
@@ -19,5 +20,8 @@ void add_bench_command(CLI::App& app);
 
 /// To standard output, at once and checked: Error(kIo).
 void write_output(std::string_view bytes);
+/// All of a file, or of standard input for "-". Error(kIo); Error(kBadData) beyond 256 MiB, as of a device without
+/// end.
+std::string read_input(const std::string& path);
 
 }  // namespace smamba::cli

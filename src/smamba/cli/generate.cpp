@@ -2,8 +2,6 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include <cstdio>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,7 +9,6 @@
 #include "smamba/cli/commands.h"
 #include "smamba/cli/model_options.h"
 #include "smamba/core/error.h"
-#include "smamba/core/file.h"
 #include "smamba/core/log.h"
 #include "smamba/infer/generate.h"
 
@@ -48,10 +45,10 @@ std::vector<Request> requests(const GenerateCommand& o, const infer::LoadedModel
     distinct.push_back({{infer::text_prompt(text, tokenizer)}, text, ""});
   };
   for (const auto& text : o.prompts) add_text(text);
-  for (const auto& file : o.prompt_files) add_text(read_file(file));
+  for (const auto& file : o.prompt_files) add_text(read_input(file));
   if (!o.prefix_file.empty() || !o.suffix_file.empty()) {
-    const std::string prefix = o.prefix_file.empty() ? "" : read_file(o.prefix_file),
-                      suffix = o.suffix_file.empty() ? "" : read_file(o.suffix_file);
+    const std::string prefix = o.prefix_file.empty() ? "" : read_input(o.prefix_file),
+                      suffix = o.suffix_file.empty() ? "" : read_input(o.suffix_file);
     distinct.push_back({{infer::middle_prompt(prefix, suffix, tokenizer, fim_order(o, loaded))}, prefix, suffix});
   }
   if (distinct.empty()) add_text("");
@@ -72,15 +69,15 @@ void print_json(const std::vector<Request>& all, const infer::GenerateResult& re
         {"prompt", all[i].before}, {"suffix", all[i].after}, {"sample", all[i].prompt.sample},
         {"text", g.text},          {"tokens", g.tokens},     {"finish", infer::finish_name(g.finish)}};
     // A prompt may hold any bytes; JSON holds characters.
-    std::cout << j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+    write_output(j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   }
 }
 
 void print_text(const GenerateCommand& o, const std::vector<Request>& all, const infer::GenerateResult& result) {
   for (size_t i = 0; i < all.size(); ++i) {
-    std::cout << fmt::format("{}--- {} of {} ({})\n", i == 0 ? "" : "\n", i + 1, all.size(),
-                             infer::finish_name(result.generations[i].finish));
-    std::cout << (o.echo ? all[i].before : "") << result.generations[i].text << (o.echo ? all[i].after : "") << "\n";
+    write_output(fmt::format("{}--- {} of {} ({})\n", i == 0 ? "" : "\n", i + 1, all.size(),
+                             infer::finish_name(result.generations[i].finish)));
+    write_output((o.echo ? all[i].before : "") + result.generations[i].text + (o.echo ? all[i].after : "") + "\n");
   }
 }
 
@@ -94,8 +91,8 @@ void run(GenerateCommand o) {
   const bool stream = !o.json && all.size() == 1;
   infer::TextSink sink;
   if (stream) {
-    if (o.echo) std::cout << all[0].before;
-    sink = [](size_t, std::string_view piece) { std::cout << piece << std::flush; };
+    if (o.echo) write_output(all[0].before);
+    sink = [](size_t, std::string_view piece) { write_output(piece); };
   }
   std::vector<infer::Prompt> prompts;
   prompts.reserve(all.size());
@@ -104,11 +101,9 @@ void run(GenerateCommand o) {
   if (o.json)
     print_json(all, result);
   else if (stream)
-    std::cout << (o.echo ? all[0].after : "") << "\n";
+    write_output((o.echo ? all[0].after : "") + "\n");
   else
     print_text(o, all, result);
-  std::cout << std::flush;
-  if (!std::cout) fail(Exit::kIo, "generate: standard output could not be written");
   info("read {} tokens in {:.3f} s, generated {} in {:.3f} s ({:.1f} tokens/s)", result.prompt_tokens,
        result.prompt_seconds, result.decoded_tokens, result.decode_seconds,
        result.decode_seconds > 0 ? static_cast<double>(result.decoded_tokens) / result.decode_seconds : 0.0);
@@ -125,7 +120,8 @@ void add_generate_command(CLI::App& app) {
   g.sampling.top_p = 0.95;
   c->add_option("-p,--prompt", o->prompts, "text to continue; names of special tokens count as such (repeatable)")
       ->allow_extra_args(false);
-  c->add_option("--prompt-file", o->prompt_files, "file with a prompt (repeatable)")->allow_extra_args(false);
+  c->add_option("--prompt-file", o->prompt_files, "file with a prompt, - for standard input (repeatable)")
+      ->allow_extra_args(false);
   c->add_option("--prefix-file", o->prefix_file, "text before the middle that is to be filled in");
   c->add_option("--suffix-file", o->suffix_file, "text after the middle");
   c->add_option("--fim-order", o->fim_order,

@@ -2,11 +2,8 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include <atomic>
 #include <charconv>
 #include <chrono>
-#include <csignal>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -16,8 +13,8 @@
 #include "smamba/cli/commands.h"
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
+#include "smamba/core/interrupt.h"
 #include "smamba/core/log.h"
-#include "smamba/data/input_stream.h"
 #include "smamba/data/printable.h"
 #include "smamba/data/tokenizer_json.h"
 #include "smamba/data/tokenizer_train_corpus.h"
@@ -25,19 +22,8 @@
 namespace smamba::cli {
 namespace {
 
-std::atomic<int> received_signal{0};
-
 /// A token's bytes, in quotes.
 std::string readable(std::string_view bytes) { return '"' + data::printable(bytes, "\"\\") + '"'; }
-
-std::string read_input(const std::string& path) {
-  if (path != "-") return read_file(path);
-  const auto in = data::open_input("-", data::Compression::kNone);
-  std::string text;
-  std::vector<char> chunk(size_t{1} << 20);
-  for (size_t n; (n = in->read(chunk.data(), chunk.size())) > 0;) text.append(chunk.data(), n);
-  return text;
-}
 
 struct TrainFlags {
   data::TrainCorpus corpus;
@@ -63,15 +49,11 @@ void train(TrainFlags& flags) {
   flags.corpus.format = data::parse_input_format(flags.format);
   if (flags.skip_bad) flags.corpus.rules.bad_text = data::BadText::kSkip;
   flags.corpus.max_text_bytes = flags.max_megabytes * 1'000'000;
-  flags.corpus.signal = &received_signal;
+  AtomicFile{flags.output};  // refuses now what could not be written after the work
+  const InterruptGuard interrupts;
+  flags.corpus.signal = &interrupt_flag();
   flags.options.steps = parse_split(flags.split);
   if (flags.no_special) flags.options.special.clear();
-  struct sigaction action {};
-  action.sa_handler = [](int signal) { received_signal = signal; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
@@ -84,7 +66,8 @@ void train(TrainFlags& flags) {
   });
   const double counted = seconds();
   const data::BpeTokenizer tokenizer(trainer.train([&](int64_t tokens) {
-    if (received_signal) fail(Exit::kInterrupted, "tokenizer train: stopped; nothing is written");
+    if (interrupt_signal() != 0)
+      fail(static_cast<Exit>(interrupt_exit_code()), "tokenizer train: stopped; nothing is written");
     if (seconds() < next) return;
     next = seconds() + 10;
     info("{} of {} tokens", tokens, flags.options.vocab_size);
