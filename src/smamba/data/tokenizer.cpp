@@ -7,6 +7,7 @@
 #include "smamba/core/hash.h"
 #include "smamba/data/base64.h"
 #include "smamba/data/byte_tokenizer.h"
+#include "smamba/data/printable.h"
 #include "smamba/data/sentencepiece_tokenizer.h"
 #include "smamba/data/tokenizer_json.h"
 
@@ -44,7 +45,7 @@ std::shared_ptr<const Tokenizer> make_tokenizer(std::string_view description, st
   if (*type == "bytes") return std::make_shared<ByteTokenizer>();
   if (*type == "sentencepiece") return make_sentencepiece(embedded_model(json, where), where);
   fail(Exit::kBadData, "{}: expected tokenizer type \"bytes\", \"bpe\" or \"sentencepiece\", found \"{}\"", where,
-       type->get<std::string>());
+       printable(type->get<std::string>()));
 }
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& name_or_path) {

@@ -8,6 +8,7 @@
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
 #include "smamba/core/log.h"
+#include "smamba/data/printable.h"
 #include "smamba/data/tokenizer_json.h"
 
 namespace smamba::data {
@@ -48,7 +49,8 @@ class Reader {
 
  private:
   [[noreturn]] void bad(std::string_view key, std::string_view expected, std::string_view found) {
-    fail(Exit::kBadData, "{}: {}{}expected {}, found {}", where_, key, key.empty() ? "" : ": ", expected, found);
+    fail(Exit::kBadData, "{}: {}{}expected {}, found {}", where_, printable(key), key.empty() ? "" : ": ",
+         printable(expected), printable(found));
   }
   object need_object(const element& e, std::string_view key) {
     object o;
