@@ -185,6 +185,44 @@ TEST(AdamW, UpdatesManyTensorsAsStepDoesOnTheHost) {
   }
 }
 
+// A step that changes nothing does not count, also for the steps begun before its outcome is known.
+TEST(AdamW, OutcomesLearntLaterChangeNoBit) {
+  for (const at::DeviceType device : {at::kCPU, at::kCUDA}) {
+    if (device == at::kCUDA && !at::hasCUDA()) continue;
+    auto a = parameters(9), b = parameters(9);
+    for (auto* list : {&a, &b}) {
+      for (auto& q : *list) q.tensor = q.tensor.detach().to(device).requires_grad_();
+    }
+    AdamW at_once(a, {}), later(b, {});
+    std::vector<AdamW::Update> expected, found;
+    for (int step = 1; step <= 6; ++step) {
+      for (auto* list : {&a, &b}) {
+        for (auto& q : *list) q.tensor.mutable_grad() = at::sin(q.tensor.detach() * 10 * step);
+        if (step == 1 || step == 3) (*list)[1].tensor.grad()[7] = std::numeric_limits<float>::quiet_NaN();
+      }
+      const at::Tensor loss = at::full({}, step == 4 ? HUGE_VAL : 0.5 * step, at::TensorOptions(device));
+      expected.push_back(at_once.update(loss, 0.01 * step, 1));
+      later.begin_update(loss, 0.01 * step, 1);
+      while (later.updates_under_way() > 2) found.push_back(later.finish_update());
+    }
+    EXPECT_EQ(later.updates_under_way(), 2);
+    while (later.updates_under_way() > 0) found.push_back(later.finish_update());
+    EXPECT_THROW(later.finish_update(), Error);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(found[i].applied, expected[i].applied) << i;
+      EXPECT_EQ(found[i].applied, i != 0 && i != 2 && i != 3) << i;
+      EXPECT_EQ(found[i].loss, expected[i].loss) << i;
+      EXPECT_EQ(found[i].gradients.first_nonfinite, expected[i].gradients.first_nonfinite) << i;
+    }
+    EXPECT_EQ(later.steps(), 3);
+    for (size_t i = 0; i < a.size(); ++i)
+      EXPECT_TRUE(same_bits(a[i].tensor.detach().cpu(), b[i].tensor.detach().cpu())) << a[i].name;
+    const auto wanted = at_once.state(), state = later.state();
+    for (size_t i = 0; i < wanted.size(); ++i)
+      EXPECT_TRUE(same_bits(wanted[i].second.cpu(), state[i].second.cpu())) << wanted[i].first;
+  }
+}
+
 TEST(AdamW, ClippingIsOffBelowTheLimit) {
   auto a = parameters(5), b = parameters(5);
   AdamW clipped(a, {}), plain(b, {});

@@ -4,6 +4,7 @@
 #include "smamba/control/poles.h"
 #include "smamba/control/polynomial.h"
 #include "smamba/core/error.h"
+#include "smamba/ops/layer_systems.h"
 
 namespace smamba::models {
 namespace {
@@ -43,7 +44,15 @@ class Diagonal : public Dynamics {
     a_log_ = p.values(prefix + "A_log", n.log().expand({c.d_inner(), c.mixer.d_state}));
     skip_ = p.constant(prefix + "D", {c.d_inner()}, 1.0);
   }
-  DynamicsTensors tensors() const override { return {-a_log_.exp(), {}, {}, {}, skip_}; }
+  std::vector<DynamicsTensors> tensors_of(const std::vector<const Dynamics*>& layers) const override {
+    std::vector<at::Tensor> logs;
+    for (const Dynamics* layer : layers) logs.push_back(static_cast<const Diagonal*>(layer)->a_log_);
+    const std::vector<at::Tensor> a = ops::diagonal_systems(logs);
+    std::vector<DynamicsTensors> out;
+    for (size_t i = 0; i < layers.size(); ++i)
+      out.push_back({a[i], {}, {}, {}, static_cast<const Diagonal*>(layers[i])->skip_});
+    return out;
+  }
   LayerSystem system() const override {
     Spectrum s;
     s.real = to_vector(-a_log_.detach().select(0, 0).to(at::kDouble).exp());
@@ -57,15 +66,44 @@ class Diagonal : public Dynamics {
 // ---- Structured layers: one companion matrix (or its transpose) for all channels
 // ---------------------------------------------------------
 
+/// The direct path of a structured layer: d for all channels, and a number for each.
+struct Feedthrough {
+  at::Tensor d, skip;
+};
+
 // The state matrix of a structured layer: its n numbers, its initial value, and the fixed vector that the canonical
 // form puts at B (controllable) or C (observable).
 class StateMatrix {
  public:
   virtual ~StateMatrix() = default;
-  virtual at::Tensor a() const = 0;                 // (S), as scan_args.h wants it, float32
-  virtual at::Tensor canonical_vector() const = 0;  // (S): e_n, or its scaled image in the coordinates in use
+  /// One entry each of `layers`, all of this one's class: A (S), as scan_args.h wants it; e_n, or its scaled image in
+  /// the coordinates in use, times input_scale (S); and the direct path (D).
+  virtual std::vector<ops::SystemTensors> systems(const std::vector<const StateMatrix*>& layers,
+                                                  const std::vector<Feedthrough>& direct) const = 0;
   virtual LayerSystem system() const = 0;
   virtual void configure(ops::ScanOptions& options) const = 0;
+};
+
+// Canonical coordinates: layer by layer.
+class CanonicalMatrix : public StateMatrix {
+ public:
+  explicit CanonicalMatrix(const MixerConfig& c) : scale_(c.input_scale) {}
+  std::vector<ops::SystemTensors> systems(const std::vector<const StateMatrix*>& layers,
+                                          const std::vector<Feedthrough>& direct) const final {
+    std::vector<ops::SystemTensors> out;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const auto& m = static_cast<const CanonicalMatrix&>(*layers[i]);
+      out.push_back({m.a(), m.canonical_vector() * m.scale_, direct[i].skip + direct[i].d});
+    }
+    return out;
+  }
+
+ protected:
+  virtual at::Tensor a() const = 0;                 // (S), float32
+  virtual at::Tensor canonical_vector() const = 0;  // (S)
+
+ private:
+  double scale_;
 };
 
 // poles: raw numbers (rho_k) of real poles -(floor + exp rho), then (rho_k, omega_k) of pairs -(floor + exp rho) ± i
@@ -88,18 +126,9 @@ class Poles {
 
   int64_t n_real() const { return n_real_; }
   const at::Tensor& raw() const { return raw_; }
-  /// lambda of the real poles, and the real and imaginary parts of the pairs.
-  struct Values {
-    at::Tensor real, pair_re, pair_im;
-  };
-  Values values(at::ScalarType dtype) const {
-    const at::Tensor raw = raw_.to(dtype);
-    const at::Tensor pairs = raw.slice(0, n_real_).view({-1, 2});
-    const auto pole = [&](const at::Tensor& rho) { return -(rho.exp() + floor_); };
-    return {pole(raw.slice(0, 0, n_real_)), pole(pairs.select(1, 0)), pairs.select(1, 1)};
-  }
+  ops::PoleValues values_in_double() const { return ops::pole_values(raw_.to(at::kDouble), n_real_, floor_); }
   Spectrum spectrum() const {
-    const Values v = values(at::kDouble);
+    const ops::PoleValues v = values_in_double();
     Spectrum s;
     s.real = to_vector(v.real);
     const std::vector<double> re = to_vector(v.pair_re), im = to_vector(v.pair_im);
@@ -113,25 +142,25 @@ class Poles {
   at::Tensor raw_;
 };
 
+// gamma_k = sqrt(-2 Re lambda_k): every mode has unit Gramian. The companion matrix's e_n becomes 1/(p'(lambda_k)
+// gamma_k) times this, a fixed change of basis that the selective side absorbs.
 class ModalPoles : public StateMatrix {
  public:
-  ModalPoles(const MixerConfig& c, const std::string& prefix, ParameterList& p) : poles_(c, prefix, p) {}
-  at::Tensor a() const override {
-    const auto v = poles_.values(poles_.raw().scalar_type());
-    return at::cat({v.real, at::stack({v.pair_re, v.pair_im}, 1).flatten()});
-  }
-  // gamma_k = sqrt(-2 Re lambda_k): every mode has unit Gramian. The companion matrix's e_n becomes 1/(p'(lambda_k)
-  // gamma_k) times this, a fixed change of basis that the selective side absorbs.
-  at::Tensor canonical_vector() const override {
-    const auto v = poles_.values(poles_.raw().scalar_type());
-    const at::Tensor pair = (-2 * v.pair_re).sqrt();
-    return at::cat({(-2 * v.real).sqrt(), at::stack({pair, at::zeros_like(pair)}, 1).flatten()});
+  ModalPoles(const MixerConfig& c, const std::string& prefix, ParameterList& p)
+      : poles_(c, prefix, p), form_{poles_.n_real(), c.pole_floor, c.input_scale} {}
+  std::vector<ops::SystemTensors> systems(const std::vector<const StateMatrix*>& layers,
+                                          const std::vector<Feedthrough>& direct) const override {
+    std::vector<ops::ModalLayer> parts;
+    for (size_t i = 0; i < layers.size(); ++i)
+      parts.push_back({static_cast<const ModalPoles*>(layers[i])->poles_.raw(), direct[i].d, direct[i].skip});
+    return ops::modal_systems(parts, form_);
   }
   LayerSystem system() const override { return system_of(poles_.spectrum()); }
   void configure(ops::ScanOptions& o) const override { o.n_real = poles_.n_real(); }
 
  private:
   Poles poles_;
+  ops::ModalForm form_;
 };
 
 at::Tensor last_unit_vector(const at::Tensor& like) {
@@ -144,13 +173,13 @@ ops::Transition companion_transition(bool observable) {
   return observable ? ops::Transition::kCompanionTransposed : ops::Transition::kCompanion;
 }
 
-class CompanionPoles : public StateMatrix {
+class CompanionPoles : public CanonicalMatrix {
  public:
   CompanionPoles(const MixerConfig& c, bool observable, const std::string& prefix, ParameterList& p)
-      : observable_(observable), poles_(c, prefix, p) {}
+      : CanonicalMatrix(c), observable_(observable), poles_(c, prefix, p) {}
   at::Tensor a() const override {
     // p(s) = prod (s - lambda) multiplied out, ascending, in double; differentiable in the poles.
-    const auto v = poles_.values(at::kDouble);
+    const ops::PoleValues v = poles_.values_in_double();
     at::Tensor product = at::ones({1}, v.real.options());
     const auto times = [](const at::Tensor& p,
                           std::initializer_list<at::Tensor> lower) {  // p · (s^k + …), k = lower.size()
@@ -177,10 +206,10 @@ class CompanionPoles : public StateMatrix {
   Poles poles_;
 };
 
-class Coefficients : public StateMatrix {
+class Coefficients : public CanonicalMatrix {
  public:
   Coefficients(const MixerConfig& c, bool observable, const std::string& prefix, ParameterList& p)
-      : observable_(observable) {
+      : CanonicalMatrix(c), observable_(observable) {
     a_ = p.uniform(prefix + "coefficients", {c.d_state}, c.coefficient_low, c.coefficient_high, /*decay=*/false);
   }
   at::Tensor a() const override { return a_; }
@@ -197,10 +226,10 @@ class Coefficients : public StateMatrix {
 };
 
 // schwarz: log b_1 … log b_{n-1}, log g.
-class SchwarzNumbers : public StateMatrix {
+class SchwarzNumbers : public CanonicalMatrix {
  public:
   SchwarzNumbers(const MixerConfig& c, bool observable, const std::string& prefix, ParameterList& p)
-      : observable_(observable), shift_(c.schwarz_shift) {
+      : CanonicalMatrix(c), observable_(observable), shift_(c.schwarz_shift) {
     std::vector<double> raw = control::schwarz_from_spectrum(initial_spectrum(c), shift_).parameters();
     for (double& x : raw) x = std::log(x);
     raw_ = p.values(prefix + "schwarz", to_tensor(raw));
@@ -238,58 +267,85 @@ std::unique_ptr<StateMatrix> make_state_matrix(const MixerConfig& c, const std::
   return std::make_unique<ModalPoles>(c, prefix, p);
 }
 
-// B fixed by the form, C = c + W_C x.
-class Controllable : public Dynamics {
+// A structured layer: a state matrix and a direct path.
+class Structured : public Dynamics {
  public:
-  Controllable(const ModelConfig& c, const std::string& prefix, ParameterList& p)
-      : matrix_(make_state_matrix(c.mixer, prefix, p)), scale_(c.mixer.input_scale) {
+  Structured(const ModelConfig& c, const std::string& prefix, ParameterList& p)
+      : matrix_(make_state_matrix(c.mixer, prefix, p)) {
     options_.discretization = parse_discretisation(c.mixer.discretisation);
     matrix_->configure(options_);
+  }
+  LayerSystem system() const override { return matrix_->system(); }
+
+ protected:
+  void add_direct_path(const ModelConfig& c, const std::string& prefix, ParameterList& p) {
+    direct_.d = p.constant(prefix + "d", {1}, 0.0);
+    direct_.skip = p.constant(prefix + "D", {c.d_inner()}, 1.0);
+  }
+  std::vector<ops::SystemTensors> systems(const std::vector<const Dynamics*>& layers) const {
+    std::vector<const StateMatrix*> matrices;
+    std::vector<Feedthrough> direct;
+    for (const Dynamics* layer : layers) {
+      const auto& l = static_cast<const Structured&>(*layer);
+      matrices.push_back(l.matrix_.get());
+      direct.push_back(l.direct_);
+    }
+    return matrix_->systems(matrices, direct);
+  }
+
+ private:
+  std::unique_ptr<StateMatrix> matrix_;
+  Feedthrough direct_;
+};
+
+// B fixed by the form, C = c + W_C x.
+class Controllable : public Structured {
+ public:
+  Controllable(const ModelConfig& c, const std::string& prefix, ParameterList& p) : Structured(c, prefix, p) {
     // With a selective C the fixed part starts at zero; alone it must not.
     c_ = c.mixer.selects("C") ? p.constant(prefix + "c", {c.mixer.d_state}, 0.0)
                               : p.normal(prefix + "c", {c.mixer.d_state}, 0,
                                          1.0 / std::sqrt(static_cast<double>(c.mixer.d_state)), false);
-    d_ = p.constant(prefix + "d", {1}, 0.0);
-    skip_ = p.constant(prefix + "D", {c.d_inner()}, 1.0);
+    add_direct_path(c, prefix, p);
   }
-  DynamicsTensors tensors() const override {
-    return {matrix_->a(), matrix_->canonical_vector() * scale_, c_, {}, skip_ + d_};
+  std::vector<DynamicsTensors> tensors_of(const std::vector<const Dynamics*>& layers) const override {
+    const std::vector<ops::SystemTensors> found = systems(layers);
+    std::vector<DynamicsTensors> out;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const auto& l = static_cast<const Controllable&>(*layers[i]);
+      out.push_back({found[i].A, found[i].vector, l.c_, {}, found[i].skip});
+    }
+    return out;
   }
-  LayerSystem system() const override { return matrix_->system(); }
 
  private:
-  std::unique_ptr<StateMatrix> matrix_;
-  double scale_;
-  at::Tensor c_, d_, skip_;
+  at::Tensor c_;
 };
 
 // C fixed by the form, B = gain · W_B x (gain · 1 when B is not selective).
-class Observable : public Dynamics {
+class Observable : public Structured {
  public:
   Observable(const ModelConfig& c, const std::string& prefix, ParameterList& p)
-      : matrix_(make_state_matrix(c.mixer, prefix, p)),
-        scale_(c.mixer.input_scale),
-        selective_b_(c.mixer.selects("B")),
-        d_state_(c.mixer.d_state) {
-    options_.discretization = parse_discretisation(c.mixer.discretisation);
-    matrix_->configure(options_);
+      : Structured(c, prefix, p), selective_b_(c.mixer.selects("B")), d_state_(c.mixer.d_state) {
     gain_ = p.constant(prefix + "gain", {c.d_inner()}, 1.0);
-    d_ = p.constant(prefix + "d", {1}, 0.0);
-    skip_ = p.constant(prefix + "D", {c.d_inner()}, 1.0);
+    add_direct_path(c, prefix, p);
   }
-  DynamicsTensors tensors() const override {
+  std::vector<DynamicsTensors> tensors_of(const std::vector<const Dynamics*>& layers) const override {
+    const std::vector<ops::SystemTensors> found = systems(layers);
     const auto b0 =
         selective_b_ ? std::nullopt : std::optional(at::ones({d_state_}, gain_.options().requires_grad(false)));
-    return {matrix_->a(), b0, matrix_->canonical_vector() * scale_, gain_, skip_ + d_};
+    std::vector<DynamicsTensors> out;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const auto& l = static_cast<const Observable&>(*layers[i]);
+      out.push_back({found[i].A, b0, found[i].vector, l.gain_, found[i].skip});
+    }
+    return out;
   }
-  LayerSystem system() const override { return matrix_->system(); }
 
  private:
-  std::unique_ptr<StateMatrix> matrix_;
-  double scale_;
   bool selective_b_;
   int64_t d_state_;
-  at::Tensor gain_, d_, skip_;
+  at::Tensor gain_;
 };
 
 }  // namespace

@@ -31,7 +31,10 @@ struct LayerSystem {
 class Dynamics {
  public:
   virtual ~Dynamics() = default;
-  virtual DynamicsTensors tensors() const = 0;
+  /// One entry each of `layers`, all of the class and the form of this one; on a GPU those of all layers by one
+  /// operator (ops/layer_systems.h), whose backward pass comes when all layers have had theirs.
+  virtual std::vector<DynamicsTensors> tensors_of(const std::vector<const Dynamics*>& layers) const = 0;
+  DynamicsTensors tensors() const { return tensors_of({this})[0]; }
   /// The poles and coefficients of the layer (of channel 0 for a diagonal layer), in double.
   virtual LayerSystem system() const = 0;
   const ops::ScanOptions& options() const { return options_; }

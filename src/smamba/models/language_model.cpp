@@ -89,6 +89,9 @@ at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Ten
     }
   }
   const ops::RoundedWeights rounded(matrices);
+  std::vector<const Dynamics*> dynamics;
+  for (const auto& block : blocks_) dynamics.push_back(&block->mixer->dynamics());
+  const auto systems = dynamics.empty() ? std::vector<DynamicsTensors>() : dynamics[0]->tensors_of(dynamics);
   at::Tensor hidden = at::embedding(embedding_, ids);  // (B, L, M) float32
   observe("backbone.embedding", hidden);
   std::optional<at::Tensor> residual;
@@ -99,7 +102,7 @@ at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Ten
   };
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = *blocks_[i];
-    hidden = block.mixer->forward(normalise(block.norm), reset, state ? &state->layers[i] : nullptr);
+    hidden = block.mixer->forward(normalise(block.norm), systems[i], reset, state ? &state->layers[i] : nullptr);
     observe(fmt::format("backbone.layers.{}.mixer", i), hidden);
     if (!block.fc1.defined()) continue;
     hidden = ops::linear(ops::swiglu(ops::linear(normalise(block.norm2), block.fc1)), block.fc2);

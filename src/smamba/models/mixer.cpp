@@ -51,8 +51,8 @@ Mixer::Mixer(const ModelConfig& c, int64_t layer, const std::string& prefix, dou
   out_proj_ = p.linear(prefix + "out_proj.weight", c.d_model, d_inner_, out_scale);
 }
 
-at::Tensor Mixer::fused(const at::Tensor& xz, const std::optional<at::Tensor>& reset) const {
-  const DynamicsTensors system = dynamics_->tensors();
+at::Tensor Mixer::fused(const at::Tensor& xz, const DynamicsTensors& system,
+                        const std::optional<at::Tensor>& reset) const {
   ops::SelectiveLayerInputs in;
   in.xz = xz;
   in.conv_weight = conv_weight_.squeeze(1);
@@ -68,11 +68,12 @@ at::Tensor Mixer::fused(const at::Tensor& xz, const std::optional<at::Tensor>& r
   return ops::selective_layer(in, dynamics_->options());
 }
 
-at::Tensor Mixer::forward(const at::Tensor& x, const std::optional<at::Tensor>& reset, LayerState* state) const {
+at::Tensor Mixer::forward(const at::Tensor& x, const DynamicsTensors& system, const std::optional<at::Tensor>& reset,
+                          LayerState* state) const {
   const int64_t n = config_.d_state;
   const at::Tensor xz = ops::linear(x, in_proj_);  // (B, L, 2D)
   if (!state && xz.is_cuda() && at::GradMode::is_enabled() && ops::has_selective_layer(xz, n, dynamics_->options()))
-    return ops::linear(fused(xz, reset), out_proj_);
+    return ops::linear(fused(xz, system, reset), out_proj_);
   const auto halves = xz.split(d_inner_, -1);
 
   const auto conv_initial = state && state->conv.defined() ? std::optional(state->conv) : std::nullopt;
@@ -88,7 +89,6 @@ at::Tensor Mixer::forward(const at::Tensor& x, const std::optional<at::Tensor>& 
   const auto parts = projected.split_with_sizes(widths, -1);
   size_t part = 1;
   const auto next = [&]() { return parts[part++]; };
-  const DynamicsTensors system = dynamics_->tensors();
   ops::ScanInputs in;
   in.u = u;
   in.delta = ops::linear(parts[0], dt_proj_);

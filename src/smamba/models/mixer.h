@@ -21,9 +21,11 @@ class Mixer {
   Mixer(const ModelConfig& config, int64_t layer, const std::string& prefix, double out_scale,
         ParameterList& parameters);
 
-  /// x: (B, L, M) in the compute dtype; reset: (B, L) uint8 or absent. With `state` (fields undefined at the start of a
-  /// sequence) the state is read and replaced; L = 1 is the step form. Returns (B, L, M).
-  at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& reset, LayerState* state) const;
+  /// x: (B, L, M) in the compute dtype; system: this layer's, from its dynamics; reset: (B, L) uint8 or absent. With
+  /// `state` (fields undefined at the start of a sequence) the state is read and replaced; L = 1 is the step form.
+  /// Returns (B, L, M).
+  at::Tensor forward(const at::Tensor& x, const DynamicsTensors& system, const std::optional<at::Tensor>& reset,
+                     LayerState* state) const;
 
   const Dynamics& dynamics() const { return *dynamics_; }
   /// The matrices of its products.
@@ -31,7 +33,7 @@ class Mixer {
 
  private:
   /// From the projection's output to the gated output, by one operator; no state.
-  at::Tensor fused(const at::Tensor& xz, const std::optional<at::Tensor>& reset) const;
+  at::Tensor fused(const at::Tensor& xz, const DynamicsTensors& system, const std::optional<at::Tensor>& reset) const;
 
   const MixerConfig config_;
   int64_t layer_, n_layer_, d_inner_, dt_rank_;

@@ -1,6 +1,5 @@
 #include "smamba/train/optimizer.h"
 
-#include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
@@ -127,7 +126,7 @@ ops::AdamWTensors AdamW::with_gradients(const Group& group) const {
   for (const size_t i : group.members) {
     const at::Tensor& g = parameters_[i].tensor.grad();
     if (!g.defined()) continue;
-    t.parameters.push_back(parameters_[i].tensor.detach());
+    t.parameters.push_back(parameters_[i].tensor);
     t.gradients.push_back(g);
     t.first.push_back(exp_avg_[i]);
     t.second.push_back(exp_avg_sq_[i]);
@@ -136,6 +135,7 @@ ops::AdamWTensors AdamW::with_gradients(const Group& group) const {
 }
 
 void AdamW::apply(double learning_rate, const std::optional<at::Tensor>& divisor) {
+  const at::NoGradGuard no_grad;
   for (const Group& group : groups_) {
     const ops::AdamWTensors t = with_gradients(group);
     if (t.parameters.empty()) continue;
@@ -159,37 +159,51 @@ bool AdamW::step(double learning_rate, double clip, const GradientReport& report
   return true;
 }
 
-AdamW::Update AdamW::update(const at::Tensor& loss, double learning_rate, double clip) {
+void AdamW::begin_update(const at::Tensor& loss, double learning_rate, double clip) {
+  UnderWay u;
   auto [all, names] = gradients();
   const bool on_gpu = !all.empty() && loss.is_cuda() && std::ranges::all_of(all, [&](const at::Tensor& g) {
     return g.device() == loss.device() && g.is_contiguous() && g.scalar_type() == at::kFloat;
   });
   if (!on_gpu) {
-    Update result{inspect(), loss.item<double>(), false};
-    result.applied = std::isfinite(result.loss) && step(learning_rate, clip, result.gradients);
-    return result;
+    require(under_way_.empty() || !under_way_.back().known.defined(),
+            "AdamW: begin_update: expected gradients on the GPU, like those of the update under way");
+    u.done = {inspect(), loss.item<double>(), false};
+    u.done.applied = std::isfinite(u.done.loss) && step(learning_rate, clip, u.done.gradients);
+  } else {
+    const at::Tensor known = at::cat({ops::sums_of_squares(all), loss.detach().to(at::kDouble).view({1})});
+    u.known = at::empty(known.sizes(), at::TensorOptions().dtype(at::kDouble).pinned_memory(true));
+    u.known.copy_(known, /*non_blocking=*/true);
+    u.arrived = std::make_unique<c10::Event>(loss.device().type());
+    u.arrived->record(c10::impl::VirtualGuardImpl(loss.device().type()).getStream(loss.device()));
+    const ops::AdamWRates rates{learning_rate, options_.beta1, options_.beta2, options_.eps};
+    const at::Tensor previous = under_way_.empty() ? at::Tensor() : under_way_.back().decision;
+    u.decision = ops::adamw_decision(known, clip, rates, steps(), previous);
+    for (const Group& group : groups_)
+      ops::adamw_update(with_gradients(group), rates, group.decay ? options_.weight_decay : 0, u.decision);
+    u.names = std::move(names);
   }
-  const at::Tensor known = at::cat({ops::sums_of_squares(all), loss.detach().to(at::kDouble).view({1})});
-  // The one wait of a step is for what is known before the update: the next step is prepared while the device updates.
-  const at::Tensor host = at::empty(known.sizes(), at::TensorOptions().dtype(at::kDouble).pinned_memory(true));
-  host.copy_(known, /*non_blocking=*/true);
-  c10::Event arrived(loss.device().type());
-  arrived.record(c10::impl::VirtualGuardImpl(loss.device().type()).getStream(loss.device()));
-  const at::Tensor divisor = ops::adamw_divisor(known, clip);
-  for (const Group& group : groups_) {
-    const ops::AdamWRates rates{
-        learning_rate, options_.beta1, options_.beta2, options_.eps, group.decay ? options_.weight_decay : 0,
-        steps() + 1};
-    ops::adamw_update(with_gradients(group), rates, divisor);
-  }
-  all.clear();
-  zero_grad();  // not after the wait: the device would run out of work sooner
-  arrived.synchronize();
-  const std::span<const double> values(host.const_data_ptr<double>(), names.size() + 1);
-  Update result{report_of(values, names), values.back(), false};
+  zero_grad();
+  under_way_.push_back(std::move(u));
+}
+
+AdamW::Update AdamW::finish_update() {
+  require(!under_way_.empty(), "AdamW: finish_update: expected an update under way, found none");
+  const UnderWay u = std::move(under_way_.front());
+  under_way_.pop_front();
+  if (!u.known.defined()) return u.done;
+  u.arrived->synchronize();
+  const std::span<const double> values(u.known.const_data_ptr<double>(), u.names.size() + 1);
+  Update result{report_of(values, u.names), values.back(), false};
   result.applied = result.gradients.finite() && std::isfinite(result.loss);
   if (result.applied) steps_.add_(1);
   return result;
+}
+
+AdamW::Update AdamW::update(const at::Tensor& loss, double learning_rate, double clip) {
+  require(under_way_.empty(), "AdamW: update: expected none under way, found {}", under_way_.size());
+  begin_update(loss, learning_rate, clip);
+  return finish_update();
 }
 
 void AdamW::zero_grad() {

@@ -1,6 +1,10 @@
 // AdamW over named parameters, with the gradient's norm, its clipping and the guard against non-finite gradients.
 #pragma once
+#include <c10/core/Event.h>
+
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -43,28 +47,41 @@ class AdamW {
   bool step(double learning_rate, double clip, const GradientReport& report, double divisor = 1);
 
   /// inspect() and step() in one, guarded by the loss too: with a non-finite loss (a scalar on the parameters' device)
-  /// or gradient nothing changes, bit for bit. On a GPU the host learns the outcome while the update is still under
-  /// way (what follows on the device's stream follows the update): the guard and the clipping factor are computed
-  /// there, and all gradients are forgotten.
+  /// or gradient nothing changes, bit for bit. All gradients are forgotten. On a GPU the guard, the clipping factor and
+  /// the number of updates are computed there: what follows on the device's stream follows the update, and the host
+  /// need not know its outcome before it begins another. The bits are the same whenever it asks.
   struct Update {
     GradientReport gradients;
     double loss = 0;
     bool applied = false;
   };
+  void begin_update(const at::Tensor& loss, double learning_rate, double clip);
+  /// The outcome of the earliest one begun that has not been asked for; waits until the device has decided it.
+  Update finish_update();
+  /// Updates begun whose outcome has not been asked for.
+  int64_t updates_under_way() const { return static_cast<int64_t>(under_way_.size()); }
+  /// Both in one; none may be under way.
   Update update(const at::Tensor& loss, double learning_rate, double clip);
 
   /// Forgets all gradients: the next backward pass hands its buffers over instead of adding to zeros.
   void zero_grad();
 
-  int64_t steps() const;  // updates made
+  int64_t steps() const;  // updates made, without those under way
   /// Everything that a resumed run needs: "exp_avg.<name>", "exp_avg_sq.<name>", "step" (int64, scalar, on the CPU).
-  /// The tensors share storage with the optimizer: saved from here, loaded into here.
+  /// The tensors share storage with the optimizer: saved from here, loaded into here, while no update is under way.
   NamedTensors state() const;
 
  private:
   struct Group {  // one call of the fused update: same device, dtype and decay
     bool decay;
     std::vector<size_t> members;
+  };
+  /// An update whose outcome has not been asked for.
+  struct UnderWay {
+    Update done;                            // on a CPU
+    at::Tensor known, decision;             // on a GPU: squared norms and loss on their way to the host; ops/adamw.h
+    std::unique_ptr<c10::Event> arrived;    // of `known`
+    std::vector<const std::string*> names;  // of the gradients
   };
   /// The gradients that there are, and the names of their parameters.
   std::pair<std::vector<at::Tensor>, std::vector<const std::string*>> gradients() const;
@@ -77,6 +94,7 @@ class AdamW {
   std::vector<Group> groups_;
   AdamWOptions options_;
   at::Tensor steps_;  // int64, scalar
+  std::deque<UnderWay> under_way_;
 };
 
 }  // namespace smamba::train

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -131,9 +132,12 @@ struct Counters {
   }
 };
 
-struct StepResult {
-  double loss = 0, gradient_norm = 0, learning_rate = 0;
-  bool applied = false;
+/// A step whose update has begun.
+struct BegunStep {
+  int64_t step;
+  uint64_t tokens;  // with this step
+  double learning_rate;
+  std::vector<DeviceBatch> batches;
 };
 
 class Trainer {
@@ -142,8 +146,12 @@ class Trainer {
   TrainSummary run();
 
  private:
-  /// Empty when a signal came between two forward passes: then nothing has changed.
-  std::optional<StepResult> step();
+  /// False when a signal came between two forward passes: then nothing has changed.
+  bool begin_step();
+  /// Waits for the outcomes of the steps begun, but for the last `keep`, and reports them.
+  void settle(size_t keep);
+  void settle_as_far_as_needed();
+  void count_time();
   data::EvaluationLoader validation_loader(uint64_t max_tokens) const;
   infer::Perplexity validate(uint64_t max_tokens);
   void sample();
@@ -154,7 +162,7 @@ class Trainer {
   void load_latest();
   double schedule_step() const;
   bool out_of_time() const { return config_.max_seconds > 0 && progress_.seconds >= config_.max_seconds; }
-  void handle_nonfinite(const StepResult& result);
+  void handle_nonfinite(const BegunStep& begun, bool applied);
   std::string checkpoint_config() const;
 
   TrainConfig config_;
@@ -169,7 +177,9 @@ class Trainer {
   std::unique_ptr<data::Prefetcher> batches_;
   std::unique_ptr<Reporter> reporter_;
   Counters progress_;
-  std::vector<DeviceBatch> last_batches_;
+  std::deque<BegunStep> begun_;
+  Clock::time_point counted_;  // progress_.seconds counts up to here
+  double waited_before_ = 0;   // for batches, before this process
   int64_t saved_step_ = -1;
 };
 
@@ -259,44 +269,78 @@ double Trainer::schedule_step() const {
                   progress_.seconds / config_.max_seconds * static_cast<double>(config_.optimizer.schedule_steps));
 }
 
-std::optional<StepResult> Trainer::step() {
-  StepResult result;
-  last_batches_.clear();
+bool Trainer::begin_step() {
+  BegunStep begun{progress_.step + 1, progress_.tokens, 0, {}};
   int64_t scored = 0;
   const bool resets = config_.data.packing == "packed";
   for (int64_t m = 0; m < config_.accumulate; ++m) {
-    if (interrupt_signal() && m > 0) return {};
-    last_batches_.push_back(to_device(batches_->next(), model_->device(), resets));
-    scored += last_batches_.back().scored;
+    if (interrupt_signal() && m > 0) return false;
+    begun.batches.push_back(to_device(batches_->next(), model_->device(), resets));
+    scored += begun.batches.back().scored;
   }
   at::Tensor loss;
-  for (const DeviceBatch& b : last_batches_) {
+  for (const DeviceBatch& b : begun.batches) {
     if (interrupt_signal() && loss.defined()) {
       optimizer_->zero_grad();
-      return {};
+      return false;
     }
     const at::Tensor part =
         model_->loss(b.inputs, b.targets, b.reset, static_cast<double>(std::max<int64_t>(1, scored))).loss;
     part.backward();
     loss = loss.defined() ? loss + part.detach() : part.detach();
   }
-  result.learning_rate = make_schedule(config_).learning_rate(schedule_step());
-  const AdamW::Update update = optimizer_->update(loss, result.learning_rate, config_.optimizer.clip);
-  result.loss = update.loss, result.gradient_norm = update.gradients.norm, result.applied = update.applied;
-  optimizer_->zero_grad();
-  progress_.tokens += static_cast<uint64_t>(scored);
-  return result;
+  begun.learning_rate = make_schedule(config_).learning_rate(schedule_step());
+  optimizer_->begin_update(loss, begun.learning_rate, config_.optimizer.clip);
+  begun.tokens += static_cast<uint64_t>(scored);
+  progress_.tokens = begun.tokens;
+  ++progress_.step;
+  begun_.push_back(std::move(begun));
+  return true;
 }
 
-void Trainer::handle_nonfinite(const StepResult& result) {
-  if (result.applied) {
+void Trainer::count_time() {
+  progress_.seconds += seconds_since(counted_);
+  counted_ = Clock::now();
+  progress_.waiting = waited_before_ + batches_->waiting_seconds();
+}
+
+void Trainer::settle(size_t keep) {
+  while (begun_.size() > keep) {
+    const BegunStep begun = std::move(begun_.front());
+    begun_.pop_front();
+    const AdamW::Update update = optimizer_->finish_update();
+    count_time();
+    progress_.last_loss = update.loss;
+    handle_nonfinite(begun, update.applied);
+    const StepMetrics metrics{begun.step,
+                              begun.tokens,
+                              progress_.skipped,
+                              update.loss,
+                              update.gradients.norm,
+                              begun.learning_rate,
+                              progress_.seconds,
+                              progress_.waiting,
+                              loader_->epoch(begun.step),
+                              ops::peak_device_bytes(model_->device())};
+    reporter_->step(metrics, config_.log_every > 0 && begun.step % config_.log_every == 0);
+  }
+}
+
+// A GPU works on a step while the host prepares the next one, unless that one may not be done.
+void Trainer::settle_as_far_as_needed() {
+  if (model_->device().is_cuda()) settle(1);
+  if (!model_->device().is_cuda() || progress_.skipped_in_a_row + 1 >= config_.max_nonfinite) settle(0);
+}
+
+void Trainer::handle_nonfinite(const BegunStep& begun, bool applied) {
+  if (applied) {
     progress_.skipped_in_a_row = 0;
     return;
   }
   ++progress_.skipped;
   if (++progress_.skipped_in_a_row < config_.max_nonfinite) return;
   std::string where;
-  for (const DeviceBatch& b : last_batches_) {
+  for (const DeviceBatch& b : begun.batches) {
     if (where.empty()) where = model_->first_nonfinite(b.inputs, b.reset);
   }
   if (where.empty()) where = "the gradient (every layer's output is finite)";
@@ -348,30 +392,15 @@ TrainSummary Trainer::run() {
   const InterruptGuard interrupts;
   const auto due = [&](int64_t every) { return every > 0 && progress_.step % every == 0; };
   std::optional<infer::Perplexity> validation;
-  const double waited_before = progress_.waiting;
+  waited_before_ = progress_.waiting;
   while (progress_.step < config_.steps && !out_of_time() && !interrupt_signal()) {
-    const auto start = Clock::now();
-    const std::optional<StepResult> done = step();
-    if (!done) break;
-    const StepResult& result = *done;
-    ++progress_.step;
-    progress_.seconds += seconds_since(start);
-    progress_.waiting = waited_before + batches_->waiting_seconds();
-    progress_.last_loss = result.loss;
-    handle_nonfinite(result);
-    StepMetrics metrics{progress_.step,
-                        progress_.tokens,
-                        progress_.skipped,
-                        result.loss,
-                        result.gradient_norm,
-                        result.learning_rate,
-                        progress_.seconds,
-                        progress_.waiting,
-                        loader_->epoch(progress_.step),
-                        ops::peak_device_bytes(model_->device())};
-    reporter_->step(metrics, due(config_.log_every));
-    std::optional<Validated> measured;
+    counted_ = Clock::now();
+    if (!begin_step()) break;
+    settle_as_far_as_needed();
+    count_time();
     const bool last = progress_.step >= config_.steps;
+    if (last || due(config_.eval_every) || due(config_.sample_every) || due(config_.save_every)) settle(0);
+    std::optional<Validated> measured;
     if (due(config_.eval_every) && !last && !validation_documents_.empty()) {
       const infer::Perplexity p = validate(static_cast<uint64_t>(config_.eval_tokens));
       reporter_->validation(progress_.step, p);
@@ -381,6 +410,8 @@ TrainSummary Trainer::run() {
     const bool best = measured && config_.save_every > 0 && checkpoints_->improves(*measured);
     if (!last && (best || due(config_.save_every))) save(measured);
   }
+  counted_ = Clock::now();
+  settle(0);
   TrainSummary summary;
   summary.signal = interrupt_signal();
   if (!summary.signal && !validation_documents_.empty()) {

@@ -4,30 +4,32 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <cmath>
-
 #include "smamba/ops/cuda/adamw.h"
 
 namespace smamba::ops {
 
-at::Tensor adamw_divisor(const at::Tensor& known, double clip) {
+at::Tensor adamw_decision(const at::Tensor& known, double clip, const AdamWRates& rates, int64_t before,
+                          const at::Tensor& previous) {
   const c10::DeviceGuard guard(known.device());
-  const at::Tensor divisor = at::empty({}, known.options().dtype(at::kFloat));
-  cuda::adamw_divisor(known.const_data_ptr<double>(), known.numel(), clip, divisor.data_ptr<float>(),
-                      c10::cuda::getCurrentCUDAStream().stream());
-  return divisor;
+  const at::Tensor decision = at::empty({cuda::kAdamWDecision}, known.options());
+  cuda::AdamWDecisionArgs args;
+  args.known = known.const_data_ptr<double>(), args.count = known.numel();
+  args.previous = previous.defined() ? previous.const_data_ptr<double>() : nullptr;
+  args.before = static_cast<double>(before);
+  args.clip = clip, args.learning_rate = rates.learning_rate, args.beta1 = rates.beta1, args.beta2 = rates.beta2;
+  args.decision = decision.data_ptr<double>();
+  cuda::adamw_decide(args, c10::cuda::getCurrentCUDAStream().stream());
+  return decision;
 }
 
-void adamw_update(const AdamWTensors& tensors, const AdamWRates& rates, const at::Tensor& divisor) {
-  const c10::DeviceGuard guard(divisor.device());
-  const auto step = static_cast<double>(rates.step);
+void adamw_update(const AdamWTensors& tensors, const AdamWRates& rates, double weight_decay,
+                  const at::Tensor& decision) {
+  const c10::DeviceGuard guard(decision.device());
   cuda::AdamWArgs args;
-  args.divisor = divisor.const_data_ptr<float>();
-  args.decay = static_cast<float>(rates.learning_rate * rates.weight_decay);
+  args.decision = decision.const_data_ptr<double>();
+  args.decay = static_cast<float>(rates.learning_rate * weight_decay);
   args.beta1 = static_cast<float>(rates.beta1), args.beta1_rest = static_cast<float>(1 - rates.beta1);
   args.beta2 = static_cast<float>(rates.beta2), args.beta2_rest = static_cast<float>(1 - rates.beta2);
-  args.step_size = static_cast<float>(rates.learning_rate / (1 - std::pow(rates.beta1, step)));
-  args.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(rates.beta2, step)));
   args.eps = static_cast<float>(rates.eps);
   const auto launch = [&] {
     cuda::adamw_update(args, c10::cuda::getCurrentCUDAStream().stream());

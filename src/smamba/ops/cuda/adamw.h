@@ -15,14 +15,22 @@ struct AdamWArgs {
   int64_t sizes[kMaxAdamWTensors];
   int32_t first_block[kMaxAdamWTensors];  // the blocks of one tensor follow those of the one in front
   int32_t count = 0, blocks = 0;
-  const float* divisor = nullptr;
-  float decay, beta1, beta1_rest, beta2, beta2_rest;  // learning rate times weight decay; rest: 1 - beta
-  float step_size, root_scale, eps;                   // lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+  const double* decision = nullptr;
+  float decay, beta1, beta1_rest, beta2, beta2_rest, eps;  // learning rate times weight decay; rest: 1 - beta
 };
 
 void adamw_update(const AdamWArgs& args, void* stream);
 
+constexpr int64_t kAdamWDecision = 4;  // divisor, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), t
+
 /// See ops/adamw.h; `known` holds `count` numbers.
-void adamw_divisor(const double* known, int64_t count, double clip, float* divisor, void* stream);
+struct AdamWDecisionArgs {
+  const double* known;
+  int64_t count;
+  const double* previous;  // or null: t starts from `before`
+  double before, clip, learning_rate, beta1, beta2;
+  double* decision;
+};
+void adamw_decide(const AdamWDecisionArgs& args, void* stream);
 
 }  // namespace smamba::ops::cuda

@@ -11,7 +11,7 @@ namespace {
 }
 }  // namespace
 
-at::Tensor adamw_divisor(const at::Tensor&, double) { absent(); }
-void adamw_update(const AdamWTensors&, const AdamWRates&, const at::Tensor&) { absent(); }
+at::Tensor adamw_decision(const at::Tensor&, double, const AdamWRates&, int64_t, const at::Tensor&) { absent(); }
+void adamw_update(const AdamWTensors&, const AdamWRates&, double, const at::Tensor&) { absent(); }
 
 }  // namespace smamba::ops
