@@ -106,6 +106,7 @@ TEST_F(DataCommand, BadInputLeavesNothing) {
   EXPECT_EQ(read_file(folder_ / "a.jsonl"), lines);
   refused("prepare /dev/zero -o out", 65, "at most 67108864 bytes");
   refused("prepare a.jsonl -o out --threads 100000", 2, "--threads");
+  refused("prepare a.jsonl -o out/of/folders/", 2, "expected the name of a file to write");
 }
 
 TEST_F(DataCommand, CorruptStores) {
@@ -188,6 +189,7 @@ TEST_F(DataCommand, LoaderBenchmark) {
   EXPECT_EQ(r.code, 0) << r.output;
   const auto figures = nlohmann::json::parse(r.output)["tokens per second of one thread"];
   EXPECT_EQ(figures.size(), 6u);
+  expect_refused("bench loader s --seconds 0", 2, "--seconds: expected a number from 0.001 to 86400, found 0");
   for (const auto& [name, figure] : figures.items()) EXPECT_GT(figure.get<double>(), 0) << name;
 }
 

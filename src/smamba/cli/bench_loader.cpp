@@ -70,7 +70,7 @@ void add_bench_loader(CLI::App& parent) {
   c->add_option("store", o->store, "token store")->required();
   c->add_option("--batch", o->batch, "sequences of a batch")->check(whole_number(1));
   c->add_option("--length", o->length, "tokens of a sequence")->check(whole_number(1));
-  c->add_option("--seconds", o->seconds, "of each measurement")->check(CLI::PositiveNumber);
+  c->add_option("--seconds", o->seconds, "of each measurement")->check(real_number(1e-3, 86400));
   c->add_flag("--json", o->json, "print the figures as JSON");
   c->callback([o] { run(*o); });
 }

@@ -186,6 +186,8 @@ class Preparation {
     require(!options_.inputs.empty(), "data prepare: expected at least one input, found none");
     require(options_.tokenizer != nullptr, "data prepare: expected a tokenizer, found none");
     require(!options_.output.empty(), "data prepare: expected an output path, found none");
+    require(options_.output.has_filename(), "data prepare: expected the name of a file to write, found {}",
+            options_.output.string());
     require(options_.overwrite || !std::filesystem::exists(options_.output),
             "{}: expected no such file, found one (--overwrite replaces it)", options_.output.string());
     const CorpusPreset* preset = options_.preset.empty() ? nullptr : &corpus_preset(options_.preset);
