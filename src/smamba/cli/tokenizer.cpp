@@ -49,7 +49,7 @@ void train(TrainFlags& flags) {
   flags.corpus.format = data::parse_input_format(flags.format);
   if (flags.skip_bad) flags.corpus.rules.bad_text = data::BadText::kSkip;
   flags.corpus.max_text_bytes = flags.max_megabytes * 1'000'000;
-  AtomicFile{flags.output};  // refuses now what could not be written after the work
+  { const AtomicFile writable(flags.output); }  // refuses now what could not be written after the work
   const InterruptGuard interrupts;
   flags.corpus.signal = &interrupt_flag();
   flags.options.steps = parse_split(flags.split);
