@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "infer/tiny_model.h"
+#include "smamba/core/error.h"
 #include "smamba/infer/decoder.h"
 
 namespace smamba::infer {
@@ -79,6 +80,50 @@ TEST(DeviceDecoder, GreedyTokensAreTheCpus) {
         ASSERT_EQ(chosen[i], ids[i]) << preset << " token " << t << " of sequence " << i;
       }
     }
+  }
+}
+
+// Sequences that end leave the step that has begun for all of them; what else is fed than was chosen is refused.
+TEST(DeviceDecoder, GreedyStepsGoOnForTheSequencesThatStay) {
+  NEEDS_A_GPU();
+  Pair pair(tiny_config("mamba"), Precision::kFloat32);
+  const auto engine = make_engine(pair.gpu);
+  const Choice choice{267, {7, 100}};
+  for (const int64_t batch : {3, 70}) {
+    const std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(batch), kPrompts[0]);
+    const auto first = random_ids(batch, 269, 5);
+    // Each sequence alone, then all at once with the first ones leaving one after the other.
+    std::vector<std::vector<int32_t>> alone(static_cast<size_t>(batch));
+    for (int64_t b : {int64_t{0}, int64_t{1}, batch - 1}) {
+      engine->start(std::span(prompts).first(1));
+      int32_t id = first[static_cast<size_t>(b)];
+      for (int t = 0; t < 8; ++t)
+        alone[static_cast<size_t>(b)].push_back(id = engine->step_greedy(std::vector<int64_t>{0}, {&id, 1}, choice)[0]);
+    }
+    engine->start(prompts);
+    std::vector<int64_t> rows;
+    for (int64_t b = 0; b < batch; ++b) rows.push_back(b);
+    std::vector<int32_t> ids = first;
+    for (size_t t = 0; t < 8; ++t) {
+      const auto chosen = engine->step_greedy(rows, ids, choice);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const auto& expected = alone[static_cast<size_t>(rows[i])];
+        if (!expected.empty()) {
+          EXPECT_EQ(chosen[i], expected[t]) << "sequence " << rows[i] << " of " << batch;
+        }
+      }
+      ids.assign(chosen.begin(), chosen.end());
+      if (t == 2 || t == 5) rows.erase(rows.begin()), ids.erase(ids.begin());
+    }
+    EXPECT_THROW(engine->step(rows, ids), Error);
+    ids[0] = (ids[0] + 1) % 267;
+    EXPECT_THROW(engine->step_greedy(rows, ids, choice), Error);
+    const std::vector<float> again = [&] {
+      const auto logits = engine->start(prompts);
+      return std::vector<float>(logits.begin(), logits.end());
+    }();
+    EXPECT_EQ(again.size(), static_cast<size_t>(batch * 269));
+    engine->step(std::vector<int64_t>{0}, std::vector<int32_t>{1});
   }
 }
 

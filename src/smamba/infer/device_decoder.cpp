@@ -1,5 +1,9 @@
 #include "smamba/infer/device_decoder.h"
 
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
 #include <map>
 #include <tuple>
 #include <unordered_map>
@@ -128,10 +132,14 @@ DecodeStepArgs pack(const models::LanguageModel& model, Packer& packer) {
 
 class DeviceDecoder final : public Engine {
  public:
-  explicit DeviceDecoder(const models::LanguageModel& model) : model_(model), packer_(model) {
+  explicit DeviceDecoder(const models::LanguageModel& model)
+      : model_(model), packer_(model), result_(model.device().type()), following_(model.device().type()) {
     const at::NoGradGuard no_grad;
     args_ = pack(model, packer_);
   }
+  ~DeviceDecoder() override { forget_step_ahead(); }
+  DeviceDecoder(const DeviceDecoder&) = delete;
+  DeviceDecoder& operator=(const DeviceDecoder&) = delete;
   int64_t vocab_size() const override { return args_.vocab_size; }
   bool serves(const Choice& choice) const override {
     return static_cast<int64_t>(choice.forbidden.size()) <= ops::kMaxForbidden;
@@ -140,6 +148,7 @@ class DeviceDecoder final : public Engine {
   std::span<float> start(std::span<const std::vector<int32_t>> prompts) override {
     const at::NoGradGuard no_grad;
     const auto count = static_cast<int64_t>(prompts.size());
+    forget_step_ahead();
     make_room(count);
     alive_.clear();
     std::vector<at::Tensor> rows;
@@ -155,18 +164,45 @@ class DeviceDecoder final : public Engine {
   }
 
   std::span<float> step(std::span<const int64_t> sequences, std::span<const int32_t> ids) override {
-    run(sequences, ids, nullptr);
+    const at::NoGradGuard no_grad;
+    const c10::DeviceGuard guard(model_.device());
+    check(sequences, ids);
+    require(!ahead_, "generate: expected the ids that were chosen to be fed greedily, or a new start");
+    keep(sequences);
+    std::ranges::copy(ids, tokens(side_));
+    launch(static_cast<int64_t>(ids.size()), /*choose=*/false);
     return give_logits(static_cast<int64_t>(ids.size()));
   }
 
+  // The device finds the ids of a step where the step in front has put them, so the next one begins before the host has
+  // seen what was chosen.
   std::span<const int32_t> step_greedy(std::span<const int64_t> sequences, std::span<const int32_t> ids,
                                        const Choice& choice) override {
-    run(sequences, ids, &choice);
-    const auto chosen = std::span<const int32_t>(chosen_.const_data_ptr<int32_t>(), ids.size());
-    for (int32_t id : chosen) {
+    const at::NoGradGuard no_grad;
+    const c10::DeviceGuard guard(model_.device());
+    check(sequences, ids);
+    if (ids.empty()) return {};
+    if (ahead_)
+      check_step_ahead(sequences, ids, choice);
+    else
+      begin(sequences, ids, choice);
+    // Here the step that feeds `ids` to the sequences of alive_ is under way.
+    const bool all_stay = std::ranges::equal(sequences, alive_);
+    std::swap(result_, following_);
+    if (all_stay) begin_next();
+    result_.synchronize();
+    int32_t* chosen = tokens(1 - side_);
+    if (!all_stay) {
+      for (size_t i = 0; i < sequences.size(); ++i) chosen[i] = chosen[row_of(sequences[i])];
+      keep(sequences);
+      begin_next();
+    }
+    side_ = 1 - side_;
+    const std::span<const int32_t> out(chosen, ids.size());
+    for (int32_t id : out) {
       if (id < 0) fail(Exit::kBadData, "sampling: expected finite logits, found one that is not a number or infinite");
     }
-    return chosen;
+    return out;
   }
 
  private:
@@ -181,8 +217,7 @@ class DeviceDecoder final : public Engine {
     ssm_ = at::zeros({c.n_layer, count, c.mixer.d_state, c.d_inner()}, floats);
     logits_ = at::empty({count, c.vocab_size}, floats);
     host_logits_ = at::empty({count, c.vocab_size}, pinned.dtype(at::kFloat));
-    ids_ = at::zeros({count}, pinned.dtype(at::kInt));
-    chosen_ = at::zeros({count}, pinned.dtype(at::kInt));
+    tokens_ = at::zeros({2, count}, pinned.dtype(at::kInt));
     capacity_ = count;
   }
 
@@ -204,37 +239,75 @@ class DeviceDecoder final : public Engine {
     alive_.assign(sequences.begin(), sequences.end());
   }
 
-  void run(std::span<const int64_t> sequences, std::span<const int32_t> ids, const Choice* choice) {
-    const at::NoGradGuard no_grad;
+  void check(std::span<const int64_t> sequences, std::span<const int32_t> ids) const {
     require(ids.size() == sequences.size() && ids.size() <= static_cast<size_t>(capacity_),
             "generate: expected one of the started sequences for each of {} ids, found {}", ids.size(),
             sequences.size());
     for (int32_t id : ids)
       require(id >= 0 && id < args_.vocab_size, "generate: id: expected one in [0, {}), found {}", args_.vocab_size,
               id);
-    const c10::DeviceGuard guard(model_.device());
+  }
+
+  size_t row_of(int64_t sequence) const {
+    return static_cast<size_t>(std::ranges::lower_bound(alive_, sequence) - alive_.begin());
+  }
+  int32_t* tokens(int side) const { return tokens_.data_ptr<int32_t>() + side * capacity_; }
+
+  void begin(std::span<const int64_t> sequences, std::span<const int32_t> ids, const Choice& choice) {
     keep(sequences);
-    if (choice != nullptr && !(*choice == choice_)) {
-      choice_ = *choice;
+    if (!(choice == choice_)) {
+      choice_ = choice;
       std::erase_if(steps_, [](const auto& entry) { return std::get<2>(entry.first); });
     }
-    std::copy(ids.begin(), ids.end(), ids_.data_ptr<int32_t>());
-    const auto count = static_cast<int64_t>(ids.size());
+    std::ranges::copy(ids, tokens(side_));
+    launch(static_cast<int64_t>(ids.size()), /*choose=*/true);
+    record(following_);
+  }
+
+  /// The step that feeds what the one under way chooses.
+  void begin_next() {
+    side_ = 1 - side_;
+    launch(static_cast<int64_t>(alive_.size()), /*choose=*/true);
+    side_ = 1 - side_;
+    record(following_);
+    ahead_ = true;
+  }
+
+  void check_step_ahead(std::span<const int64_t> sequences, std::span<const int32_t> ids, const Choice& choice) const {
+    bool same = choice == choice_;
+    for (size_t i = 0; same && i < ids.size(); ++i) {
+      const size_t row = row_of(sequences[i]);
+      same = row < alive_.size() && alive_[row] == sequences[i] && tokens(side_)[row] == ids[i];
+    }
+    require(same, "generate: expected the ids that were chosen to be fed to their sequences, with the same choice");
+  }
+
+  /// Its buffers are free afterwards. What it left in the states is of no more use.
+  void forget_step_ahead() {
+    if (ahead_) following_.synchronize();
+    ahead_ = false;
+  }
+
+  void record(c10::Event& event) const {
+    event.record(c10::impl::VirtualGuardImpl(model_.device().type()).getStream(model_.device()));
+  }
+
+  /// One step of the first `count` rows, with the ids of tokens(side_).
+  void launch(int64_t count, bool choose) {
     for (int64_t first = 0; first < count; first += ops::kMaxDecodeBatch)
-      step_of(first, std::min(ops::kMaxDecodeBatch, count - first), choice != nullptr).launch();
-    if (choice != nullptr && count > 0) step_of(0, std::min(ops::kMaxDecodeBatch, count), true).wait();
+      step_of(first, std::min(ops::kMaxDecodeBatch, count - first), choose).launch();
   }
 
   /// The recorded step of rows [first, first + batch).
   ops::DecodeStep& step_of(int64_t first, int64_t batch, bool choose) {
-    auto& step = steps_[{first, batch, choose}];
+    auto& step = steps_[{first, batch, choose, side_}];
     if (step) return *step;
     DecodeStepArgs a = args_;
     a.batch = batch;
-    a.ids = ids_.data_ptr<int32_t>() + first;
+    a.ids = tokens(side_) + first;
     a.logits = logits_.data_ptr<float>() + first * a.vocab_size;
     if (choose) {
-      a.chosen = chosen_.data_ptr<int32_t>() + first;
+      a.chosen = tokens(1 - side_) + first;
       a.usable = choice_.usable, a.forbidden = choice_.forbidden;
     }
     for (size_t i = 0; i < a.layers.size(); ++i) {
@@ -255,12 +328,16 @@ class DeviceDecoder final : public Engine {
   Packer packer_;
   DecodeStepArgs args_;
   int64_t capacity_ = 0;
-  at::Tensor conv_, ssm_;                  // (layers, capacity, K-1 or S, D); rows: the sequences of alive_
-  at::Tensor logits_;                      // (capacity, V)
-  at::Tensor host_logits_, ids_, chosen_;  // page-locked
-  std::vector<int64_t> alive_;             // ascending
+  at::Tensor conv_, ssm_;          // (layers, capacity, K-1 or S, D); rows: the sequences of alive_
+  at::Tensor logits_;              // (capacity, V)
+  at::Tensor host_logits_;         // page-locked
+  at::Tensor tokens_;              // (2, capacity), page-locked: ids on one side, what is chosen on the other
+  int side_ = 0;                   // of the ids of the step under way, or of the next one
+  bool ahead_ = false;             // a step has begun that feeds tokens(side_) to the sequences of alive_
+  c10::Event result_, following_;  // end of the step that is asked for, and of the one begun last
+  std::vector<int64_t> alive_;     // ascending
   Choice choice_;
-  std::map<std::tuple<int64_t, int64_t, bool>, std::unique_ptr<ops::DecodeStep>> steps_;  // by first row, batch, choice
+  std::map<std::tuple<int64_t, int64_t, bool, int>, std::unique_ptr<ops::DecodeStep>> steps_;  // see step_of
 };
 
 }  // namespace

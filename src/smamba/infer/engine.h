@@ -29,7 +29,9 @@ class Engine {
   /// left out of a call is given up and must not come back.
   virtual std::span<float> step(std::span<const int64_t> sequences, std::span<const int32_t> ids) = 0;
   /// The same, and the lowest id with the largest logit of each sequence among the allowed ones in place of the logits,
-  /// chosen where the logits are. Error(kBadData) as argmax(). Only where serves() says so.
+  /// chosen where the logits are. Error(kBadData) as argmax(). Only where serves() says so. An engine may already feed
+  /// what it has chosen while the caller looks at it: after this call comes the same one with the ids that it returned
+  /// (Error(kUsage) for others) for all sequences or some of them, or start().
   virtual bool serves(const Choice&) const { return false; }
   virtual std::span<const int32_t> step_greedy(std::span<const int64_t> sequences, std::span<const int32_t> ids,
                                                const Choice& choice);

@@ -73,8 +73,6 @@ class DecodeStep {
   virtual ~DecodeStep() = default;
   /// Starts one step on the device's current stream: reads ids, advances the states, writes logits and chosen.
   virtual void launch() = 0;
-  /// Waits for all work of the current stream.
-  virtual void wait() = 0;
 };
 
 /// Error(kUsage) in a build without CUDA.

@@ -49,8 +49,8 @@ __global__ void embed_kernel(const EmbedArgs a) {
   const int first = blockIdx.x * 8, k = blockIdx.y * blockDim.x + threadIdx.x;
   release_dependents();
   await_predecessors();
-  // The ids lie in the host's memory, where every read of a block costs: one for eight.
-  if (threadIdx.x < 8) ids[threadIdx.x] = a.ids[min(first + int(threadIdx.x), a.batch - 1)];
+  // The ids lie in the host's memory, where every read of a block costs: one for eight. A choice that failed is -1.
+  if (threadIdx.x < 8) ids[threadIdx.x] = max(a.ids[min(first + int(threadIdx.x), a.batch - 1)], 0);
   __syncthreads();
   if (k >= (a.width + 15) / 16 * 16) return;
   float value[8];

@@ -11,7 +11,6 @@ class RecordedStep final : public DecodeStep {
  public:
   explicit RecordedStep(const DecodeStepArgs& args) : graph_(args) {}
   void launch() override { graph_.launch(c10::cuda::getCurrentCUDAStream().stream()); }
-  void wait() override { c10::cuda::getCurrentCUDAStream().synchronize(); }
 
  private:
   cuda::DecodeGraph graph_;
