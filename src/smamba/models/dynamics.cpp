@@ -46,6 +46,7 @@ class Diagonal : public Dynamics {
   }
   std::vector<DynamicsTensors> tensors_of(const std::vector<const Dynamics*>& layers) const override {
     std::vector<at::Tensor> logs;
+    logs.reserve(layers.size());
     for (const Dynamics* layer : layers) logs.push_back(static_cast<const Diagonal*>(layer)->a_log_);
     const std::vector<at::Tensor> a = ops::diagonal_systems(logs);
     std::vector<DynamicsTensors> out;
