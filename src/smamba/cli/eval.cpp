@@ -22,6 +22,7 @@
 #include "smamba/data/document.h"
 #include "smamba/data/prepare.h"
 #include "smamba/infer/perplexity.h"
+#include "smamba/train/config.h"
 
 namespace smamba::cli {
 namespace {
@@ -102,7 +103,8 @@ std::shared_ptr<const data::TokenStore> open_data(const EvalCommand& o,
 // The share of documents that the run held out, unless another is asked for.
 double validation_fraction(const EvalCommand& o, const std::optional<infer::TrainingData>& trained) {
   if (o.validation_fraction) return *o.validation_fraction;
-  if (!trained || o.part == "all") return data::Split{}.validation;
+  if (!trained) return train::DataConfig{}.validation_fraction;  // a checkpoint that does not say
+  if (o.part == "all") return 0;
   require(trained->validation_fraction > 0,
           "--part {}: expected a run that held out documents of its own store, found one that validated on another: "
           "give that one as --data, or a --validation-fraction",
@@ -117,7 +119,10 @@ void require_no_input(const fs::path& output, const EvalCommand& o, const fs::pa
     require(!fs::equivalent(output, input, absent), "--per-token: expected a file that is not read, found {}",
             output.string());
   };
-  for (const data::InputFile& file : data::expand_inputs(o.data)) refuse(file.path);
+  std::vector<std::string> files = o.data;
+  std::erase(files, "-");  // standard input
+  if (!files.empty())
+    for (const data::InputFile& file : data::expand_inputs(files)) refuse(file.path);
   for (const auto& entry : fs::directory_iterator(checkpoint)) refuse(entry.path());
 }
 

@@ -7,16 +7,17 @@
 #include "smamba/ops/layer_systems.h"
 
 namespace smamba::models {
+
+std::vector<double> to_vector(const at::Tensor& t) {
+  const at::Tensor d = t.detach().to(at::kCPU, at::kDouble).contiguous();
+  return {d.const_data_ptr<double>(), d.const_data_ptr<double>() + d.numel()};
+}
+
 namespace {
 
 using control::Spectrum;
 
 at::Tensor to_tensor(const std::vector<double>& v) { return at::tensor(at::ArrayRef<double>(v), at::kDouble); }
-
-std::vector<double> to_vector(const at::Tensor& t) {
-  const at::Tensor d = t.detach().to(at::kCPU, at::kDouble).contiguous();
-  return {d.data_ptr<double>(), d.data_ptr<double>() + d.numel()};
-}
 
 ops::Discretization parse_discretisation(const std::string& name) {
   if (name == "zoh") return ops::Discretization::kZoh;

@@ -21,6 +21,9 @@ struct DynamicsTensors {
   at::Tensor skip;                 // (D): d + skip
 };
 
+/// The elements of a tensor of any floating dtype and device, in double.
+std::vector<double> to_vector(const at::Tensor& t);
+
 /// The time-invariant spectrum of a layer, for analysis, in double.
 struct LayerSystem {
   control::Spectrum spectrum;

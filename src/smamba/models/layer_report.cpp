@@ -7,11 +7,6 @@
 namespace smamba::models {
 namespace {
 
-std::vector<double> double_values(const at::Tensor& t) {
-  const at::Tensor d = t.detach().to(at::kCPU, at::kDouble).contiguous();
-  return {d.const_data_ptr<double>(), d.const_data_ptr<double>() + d.numel()};
-}
-
 // The state matrix in the coordinates of the scan; nothing for companion coordinates and a matrix per channel.
 std::optional<control::Matrix> state_matrix(const Dynamics& dynamics, const control::Spectrum& spectrum,
                                             const at::Tensor& a) {
@@ -19,7 +14,7 @@ std::optional<control::Matrix> state_matrix(const Dynamics& dynamics, const cont
   if (a.dim() != 1) return {};
   if (options.transition == ops::Transition::kModal) return control::modal_matrix(spectrum);
   if (options.transition != ops::Transition::kSchwarz) return {};
-  std::vector<double> numbers = double_values(a);
+  std::vector<double> numbers = to_vector(a);
   const bool transposed = std::ranges::any_of(numbers, [](double x) { return x < 0; });
   for (double& x : numbers) x = std::abs(x);
   const control::Matrix m = control::schwarz_matrix(control::Schwarz::from_parameters(numbers, options.shift));
@@ -56,11 +51,11 @@ LayerReport report_layer(const LanguageModel& model, int64_t layer) {
   const size_t n = a->rows();
   const control::Matrix nothing(1, 1);
   if (tensors.B0 && !mixer.selects("B")) {
-    const control::StateSpace own{*a, control::Matrix::column(double_values(*tensors.B0)), control::Matrix(1, n), nothing};
+    const control::StateSpace own{*a, control::Matrix::column(to_vector(*tensors.B0)), control::Matrix(1, n), nothing};
     r.controllability = {control::controllability_margin(own, system.spectrum), true};
   }
   if (tensors.C0 && !mixer.selects("C")) {
-    const control::StateSpace own{*a, control::Matrix(n, 1), control::Matrix::row(double_values(*tensors.C0)), nothing};
+    const control::StateSpace own{*a, control::Matrix(n, 1), control::Matrix::row(to_vector(*tensors.C0)), nothing};
     r.observability = {control::observability_margin(own, system.spectrum), true};
   }
   return r;
