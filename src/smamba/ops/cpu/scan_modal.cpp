@@ -2,8 +2,7 @@
 //
 // Backward runs the chunk forward again from its first state, keeping states and transition factors of the tile's poles
 // (first-level cache), then walks it in reverse. Gradients of B and C are sums over channels: they are kept as vectors
-// of lanes and folded by the driver. The loops over a tile's poles are unrolled by name: gcc 12 keeps some
-// of them, and with them the states in memory.
+// of lanes and folded by the driver.
 #include <algorithm>
 
 #include "smamba/ops/cpu/scan_block.h"
@@ -41,7 +40,6 @@ void ForwardTile(const Plan& plan, const Block& block, const Tile& tile) {
     typename Method::Pole pole[N];
     X h[N];
     float* state = block.state + tile.first * kBlock + lane;
-    SMAMBA_UNROLL
     for (int j = 0; j < N; ++j) {
       pole[j] = Method::Prepare(LoadCoordinates<X>(block.a + (tile.first + j * kStride) * kBlock + lane, kBlock));
       h[j] = LoadCoordinates<X>(state + j * kStride * kBlock, kBlock);
@@ -51,12 +49,10 @@ void ForwardTile(const Plan& plan, const Block& block, const Tile& tile) {
                                             hn::Load(d, block.input + t * kBlock + lane));
       const float *bt = b.data + t * b.step, *ct = c.data + t * c.step;
       if (HWY_UNLIKELY(block.reset[t])) {
-        SMAMBA_UNROLL
         for (int j = 0; j < N; ++j) h[j] = ZeroOf<X>();
       }
       block.ahead->one();
       V y = hn::Load(d, block.y + t * kBlock + lane);
-      SMAMBA_UNROLL
       for (int j = 0; j < N; ++j) {
         typename Method::Saved unused;
         h[j] = Method::template Forward<false>(step, pole[j], Broadcast<X>(bt + j * kStride), h[j], unused);
@@ -64,7 +60,6 @@ void ForwardTile(const Plan& plan, const Block& block, const Tile& tile) {
       }
       hn::Store(y, d, block.y + t * kBlock + lane);
     }
-    SMAMBA_UNROLL
     for (int j = 0; j < N; ++j) StoreCoordinates(h[j], state + j * kStride * kBlock, kBlock);
   }
 }
@@ -88,7 +83,6 @@ HWY_INLINE void ForwardOnTape(const Block& block, const Tile& tile, const Rows& 
                               const typename Method::Pole* pole, const Tape<Method, X, N>& tape) {
   constexpr int kStride = kCoordinates<X>;
   X h[N];
-  SMAMBA_UNROLL
   for (int j = 0; j < N; ++j) {
     h[j] = LoadCoordinates<X>(block.state + (tile.first + j * kStride) * kBlock + lane, kBlock);
     StoreCoordinates(h[j], tape.state(0, j), kLanes);
@@ -98,12 +92,10 @@ HWY_INLINE void ForwardOnTape(const Block& block, const Tile& tile, const Rows& 
         Method::PrepareStep(hn::Load(d, block.delta + t * kBlock + lane), hn::Load(d, block.input + t * kBlock + lane));
     const float *bt = b.data + t * b.step, *ct = c.data + t * c.step;
     if (HWY_UNLIKELY(block.reset[t])) {
-      SMAMBA_UNROLL
       for (int j = 0; j < N; ++j) h[j] = ZeroOf<X>();
     }
     block.ahead->one();
     V y = hn::Load(d, block.y + t * kBlock + lane);
-    SMAMBA_UNROLL
     for (int j = 0; j < N; ++j) {
       typename Method::Saved saved;
       h[j] = Method::template Forward<true>(step, pole[j], Broadcast<X>(bt + j * kStride), h[j], saved);
@@ -126,7 +118,6 @@ void BackwardTile(const Plan& plan, const Block& block, const BlockGradient& gra
     typename Method::Pole pole[N];
     X g[N], d_pole[N];
     const int64_t origin = tile.first * kBlock + lane;
-    SMAMBA_UNROLL
     for (int j = 0; j < N; ++j) {
       pole[j] = Method::Prepare(LoadCoordinates<X>(block.a + origin + j * kStride * kBlock, kBlock));
       g[j] = LoadCoordinates<X>(grad.d_state + origin + j * kStride * kBlock, kBlock);
@@ -141,7 +132,6 @@ void BackwardTile(const Plan& plan, const Block& block, const BlockGradient& gra
       float *d_bt = d_b.data + t * d_b.step, *d_ct = d_c.data + t * d_c.step;
       const bool reset = block.reset[t];
       StepSums sums{hn::Zero(d), hn::Zero(d)};
-      SMAMBA_UNROLL
       for (int j = 0; j < N; ++j) {
         typename Method::Saved saved;
         for (int k = 0; k < Method::kSaved; ++k) saved.factors[k] = LoadCoordinates<X>(tape.factor(t, j, k), kLanes);
@@ -159,7 +149,6 @@ void BackwardTile(const Plan& plan, const Block& block, const BlockGradient& gra
       hn::Store(hn::Add(hn::Load(d, grad.d_input + at), Method::InputGradient(step, sums)), d, grad.d_input + at);
       hn::Store(hn::Add(hn::Load(d, grad.d_delta + at), Method::DeltaGradient(step, sums)), d, grad.d_delta + at);
     }
-    SMAMBA_UNROLL
     for (int j = 0; j < N; ++j) {
       float* d_a = grad.d_a + origin + j * kStride * kBlock;
       StoreCoordinates(g[j], grad.d_state + origin + j * kStride * kBlock, kBlock);

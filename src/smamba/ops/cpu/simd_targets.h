@@ -4,10 +4,3 @@
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS \
   (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-
-/// Before a loop whose count is known at compile time and at most 8.
-#ifdef __clang__
-#define SMAMBA_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define SMAMBA_UNROLL _Pragma("GCC unroll 8")
-#endif
