@@ -16,14 +16,17 @@ namespace smamba::ops {
 
 namespace {
 #if defined(__x86_64__)
-bool cpu_has_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+// Intel's AVX512_BF16 does half of float32's arithmetic in a cycle (Emerald Rapids without AMX, docs/performance.md).
+bool bfloat16_products_pay() {
+  return __builtin_cpu_supports("amx-bf16") || (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16"));
+}
 MatmulLibrary fastest_library() {
   if (!__builtin_cpu_is("amd") || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
     return MatmulLibrary::kBlas;
   return __builtin_cpu_supports("avx512f") ? MatmulLibrary::kOneDnn : MatmulLibrary::kPacked;
 }
 #else
-bool cpu_has_bfloat16() { return false; }
+bool bfloat16_products_pay() { return false; }
 MatmulLibrary fastest_library() { return MatmulLibrary::kBlas; }
 #endif
 
@@ -124,7 +127,7 @@ at::Tensor onednn_product(Form form, const at::Tensor& left, const at::Tensor& r
 }  // namespace
 
 at::ScalarType product_type(at::ScalarType type, at::Device device) {
-  return type == at::kBFloat16 && device.is_cpu() && !cpu_has_bfloat16() ? at::kFloat : type;
+  return type == at::kBFloat16 && device.is_cpu() && !bfloat16_products_pay() ? at::kFloat : type;
 }
 
 namespace {
