@@ -69,12 +69,41 @@ void FinishGradient(const ScanArgs& args, const ScanGradients& grad, const Windo
   StoreWindow(g.z, w, grad.d_z);
 }
 
+// The sums of the lanes of four vectors, at p and kLanes apart, side by side.
+HWY_INLINE void FoldFour(const float* p, float* out) {
+#if HWY_TARGET == HWY_SCALAR
+  std::copy_n(p, 4, out);
+#else
+  const auto pair = [](V x, V y)
+                        HWY_ATTR { return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)); };
+  const V first = hn::Load(d, p), second = hn::Load(d, p + kLanes), third = hn::Load(d, p + 2 * kLanes),
+          fourth = hn::Load(d, p + 3 * kLanes);
+  // Interleaved crosswise, so that the sums come out in order in every 128-bit block.
+  const V blocks = pair(pair(first, third), pair(second, fourth));
+  if constexpr (kLanes == 16) {
+    const hn::Half<decltype(d)> half;
+    const hn::Half<decltype(half)> quarter;
+    const auto sum = hn::Add(hn::LowerHalf(half, blocks), hn::UpperHalf(half, blocks));
+    hn::StoreU(hn::Add(hn::LowerHalf(quarter, sum), hn::UpperHalf(quarter, sum)), quarter, out);
+  } else if constexpr (kLanes == 8) {
+    const hn::Half<decltype(d)> half;
+    hn::StoreU(hn::Add(hn::LowerHalf(half, blocks), hn::UpperHalf(half, blocks)), half, out);
+  } else {
+    hn::StoreU(blocks, d, out);
+  }
+#endif
+}
+
 // Folds the lanes of d_B or d_C: [count][lanes] in tile order to rows of S floats.
 void FoldLanes(const Plan& plan, const float* lanes, bool selective, int64_t steps, float* rows) {
   const int64_t state = plan.args.state;
   for (const Tile& tile : plan.tiles) {
     for (int64_t t = 0; t < (selective ? steps : 1); ++t) {
       const float* p = lanes + (selective ? tile.first * kChunk + t * tile.width : tile.first) * kLanes;
+      if (tile.width == 4) {
+        FoldFour(p, rows + t * state + tile.first);
+        continue;
+      }
       for (int64_t j = 0; j < tile.width; ++j) {
         rows[t * state + tile.first + j] = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, p + j * kLanes)));
       }
