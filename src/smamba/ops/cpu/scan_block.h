@@ -25,23 +25,32 @@ struct Tile {
   bool pairs = false;  // conjugate pairs instead of real poles
 };
 
-/// Cache lines that the next block will touch. The cores ask for one of them at a time between their steps: asked for
-/// at once, they would wait for one another and the core with them.
+/// Rows that the next block will touch. The cores ask for one of them at a time between their steps: asked for at once,
+/// they would wait for one another and the core with them.
 class Ahead {
  public:
-  static constexpr int64_t kMaxLines = 7 * 2 * kChunk;  // rows of up to seven sequences, each on one line or two
-  void add(const char* line) { lines_[count_++] = line; }
+  void add(const char* first, int64_t stride, int64_t count) {
+    if (count > 0) runs_[count_++] = {first, stride, count};
+  }
   /// One more; nothing once all have been asked for.
   void one() {
-    if (at_ < count_) __builtin_prefetch(lines_[at_++], 0, 2);
+    if (at_ == count_) return;
+    Run& run = runs_[at_];
+    __builtin_prefetch(run.next, 0, 2);
+    run.next += run.stride;
+    if (--run.left == 0) ++at_;
   }
   void rest() {
     while (at_ < count_) one();
   }
 
  private:
-  const char* lines_[kMaxLines];
-  int64_t count_ = 0, at_ = 0;
+  struct Run {
+    const char* next;
+    int64_t stride, left;
+  };
+  Run runs_[7 * 2];  // up to seven sequences, each row on one cache line or two
+  int count_ = 0, at_ = 0;
 };
 
 /// The recurrence of 16 channels over up to 32 steps. Arrays are 64-byte aligned; unused channels hold zeros.

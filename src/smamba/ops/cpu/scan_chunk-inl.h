@@ -86,15 +86,12 @@ inline Window NextWindow(const Plan& plan, Window w, const TaskRange& range, int
 
 // The rows of a window that is read or written next: they are pages apart, which hardware does not foresee.
 inline void AddWindow(const Sequence& s, const Window& w, Ahead& ahead) {
-  if (s.data == nullptr) return;
+  if (s.data == nullptr || w.steps == 0) return;
   const int64_t size = w.dtype == DType::kFloat32 ? 4 : 2;
-  const char* data = static_cast<const char*>(s.data);
-  const bool split = reinterpret_cast<uintptr_t>(data) % 64 + w.count * size > 64;  // rows may straddle two cache lines
-  for (int64_t t = 0; t < w.steps; ++t) {
-    const char* row = data + w.offset(s, t) * size;
-    ahead.add(row);
-    if (split) ahead.add(row + w.count * size - 1);
-  }
+  const char* row = static_cast<const char*>(s.data) + w.offset(s, 0) * size;
+  const int64_t stride = s.time_stride * size, last = w.count * size - 1;
+  ahead.add(row, stride, w.steps);
+  if (reinterpret_cast<uintptr_t>(row) % 64 + last >= 64) ahead.add(row + last, stride, w.steps);
 }
 
 // A parameter (D) of one block, padded with zeros; `absent` where not given.

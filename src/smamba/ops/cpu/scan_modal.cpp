@@ -131,6 +131,7 @@ void BackwardTile(const Plan& plan, const Block& block, const BlockGradient& gra
       const float *bt = b.data + t * b.step, *ct = c.data + t * c.step;
       float *d_bt = d_b.data + t * d_b.step, *d_ct = d_c.data + t * d_c.step;
       const bool reset = block.reset[t];
+      block.ahead->one();
       StepSums sums{hn::Zero(d), hn::Zero(d)};
       for (int j = 0; j < N; ++j) {
         typename Method::Saved saved;
