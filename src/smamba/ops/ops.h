@@ -27,7 +27,7 @@ std::pair<at::Tensor, at::Tensor> rms_norm_residual(const at::Tensor& x, const s
 at::Tensor swiglu(const at::Tensor& x);
 
 /// y = x Wᵀ (+ bias), computed in x's dtype; weight (out, in) f32 master is cast to x's dtype when they differ; the
-/// weight's gradient is f32. On a processor without native bfloat16 products a bfloat16 product is computed in float32
+/// weight's gradient is f32. On a processor without fast bfloat16 products a bfloat16 product is computed in float32
 /// from the rounded operands (more exact and faster).
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = {});
 
@@ -35,7 +35,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::opti
 /// taken in chunks, and the gradient of a chunk is formed in the forward pass. hidden: (R, M) f32/bf16; weight: (V, M)
 /// f32; targets: (R) int64, -1 = ignored (weight 0). Returns {loss sum over the counted rows divided by `denominator`
 /// (f32 scalar), per-row negative log-likelihood (R) f32, not differentiable}. denominator <= 0: the number of counted
-/// rows. Logits are float32, but rounded to bfloat16 for a bfloat16 hidden on a GPU and on a CPU with native bfloat16
+/// rows. Logits are float32, but rounded to bfloat16 for a bfloat16 hidden on a GPU and on a CPU with fast bfloat16
 /// products: each is off by up to 2^-9 of its size; sums over the vocabulary are float32 all the same.
 std::pair<at::Tensor, at::Tensor> linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                                                        const at::Tensor& targets, double denominator = 0);

@@ -7,8 +7,8 @@
 namespace smamba::ops {
 
 /// The dtype in which products of operands in `type` are computed on `device`: `type` itself, but float32 for bfloat16
-/// on a CPU without native bfloat16 products (AVX512_BF16), where libtorch's own bfloat16 product is several times
-/// slower than float32.
+/// on a CPU whose bfloat16 products are slower than its float32: without AVX512_BF16 several times, with it on Intel's
+/// processors without AMX twice.
 at::ScalarType product_type(at::ScalarType type, at::Device device);
 
 /// A side of a product of numbers in one dtype: float32, float64, or bfloat16, which may be held as float32 where it is
@@ -39,7 +39,7 @@ enum class Form {
 };
 
 /// The product (kNT: + bias, a row), in product_type of the operands; kTN of bfloat16 numbers in float32, for
-/// which a CPU with native bfloat16 rounds the sum once.
+/// which a CPU that computes in bfloat16 rounds the sum once.
 at::Tensor product(Form form, const Operand& left, const Operand& right, const std::optional<at::Tensor>& bias = {});
 /// out = product, or += where `accumulate`, for `out` of any floating dtype with adjacent columns. Returns it.
 at::Tensor product_into(const at::Tensor& out, Form form, const Operand& left, const Operand& right,
