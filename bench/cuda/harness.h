@@ -103,10 +103,11 @@ inline std::vector<double> rounded(std::vector<double> x, DType type) {
   return x;
 }
 
-/// ‖a − b‖ / ‖b‖; NaN anywhere gives NaN. Of zeros: the norm of a.
-inline double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
+/// ‖a − b‖ / max(‖b‖, least); NaN anywhere gives NaN. Of zeros: the norm of a.
+inline double relative_error(const std::vector<double>& a, const std::vector<double>& b, double least = 0) {
   double d = 0, n = 0;
   for (size_t i = 0; i < b.size(); ++i) d += (a[i] - b[i]) * (a[i] - b[i]), n += b[i] * b[i];
+  n = std::max(n, least * least);
   return n == 0 ? std::sqrt(d) : std::sqrt(d / n);
 }
 
@@ -114,8 +115,9 @@ struct Checks {
   int failed = 0, done = 0;
   std::string context;
   double worst = 0;
-  void expect(const char* what, const std::vector<double>& got, const std::vector<double>& want, double limit) {
-    const double e = relative_error(got, want);
+  void expect(const char* what, const std::vector<double>& got, const std::vector<double>& want, double limit,
+              double least = 0) {
+    const double e = relative_error(got, want, least);
     ++done;
     if (e / limit > worst) worst = e / limit;
     if (e <= limit) return;

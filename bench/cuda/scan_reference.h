@@ -29,6 +29,10 @@ struct Problem {
 struct Result {
   Vector out, final_state;
   Vector d_u, d_delta, d_z, d_b, d_c, d_a, d_gain, d_skip, d_bias, d_initial;
+  // Of the gradients that are sums over channels or steps: the sums of their terms' squares.
+  struct {
+    Vector b, c, a, gain, skip, bias;
+  } squares;
 };
 
 namespace detail {
@@ -172,7 +176,7 @@ class Channel {
       }
       const double* after = &h_[(t + 1) * n_];
       for (int k = 0; k < n_; ++k) {
-        r_.d_c[c_index(t, k)] += dy * after[k];
+        add(r_.d_c, r_.squares.c, c_index(t, k), dy * after[k]);
         g[k] += c(t, k) * dy;
       }
       Vector before = state_before(t), d_before(n_, 0.0);
@@ -181,16 +185,17 @@ class Channel {
       const double x = p_.delta[i] + (p_.bias.empty() ? 0 : p_.bias[d_]);
       const double d_raw = d_delta * (p_.softplus && x <= 20 ? sigmoid(x) : 1);
       r_.d_delta[i] = d_raw;
-      r_.d_bias[d_] += d_raw;
+      add(r_.d_bias, r_.squares.bias, d_, d_raw);
       r_.d_u[i] = d_input * gain() + dy * (p_.skip.empty() ? 0 : p_.skip[d_]);
-      r_.d_gain[d_] += d_input * p_.u[i];
-      r_.d_skip[d_] += dy * p_.u[i];
+      add(r_.d_gain, r_.squares.gain, d_, d_input * p_.u[i]);
+      add(r_.d_skip, r_.squares.skip, d_, dy * p_.u[i]);
       g = is_reset(t) ? Vector(n_, 0.0) : d_before;
     }
     for (int k = 0; k < n_; ++k) r_.d_initial[row + k] = g[k];
   }
 
  private:
+  static void add(Vector& sums, Vector& squares, int64_t i, double x) { sums[i] += x, squares[i] += x * x; }
   static double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
   int64_t index(int64_t t) const { return (b_ * p_.length + t) * p_.channels + d_; }
   int64_t b_index(int64_t t, int k) const { return p_.b_selective ? (b_ * p_.length + t) * n_ + k : k; }
@@ -248,12 +253,12 @@ class Channel {
         d_input += (gk * std::conj(s.gamma * beta)).real();
         d_delta += (d_phi * std::conj(s.phi_delta) + d_gamma * std::conj(s.gamma_delta)).real();
         d_before[k] = dh.real();
-        r_.d_b[b_index(t, k)] += d_beta.real();
-        r_.d_a[a_index(k)] += d_pole.real();
+        add(r_.d_b, r_.squares.b, b_index(t, k), d_beta.real());
+        add(r_.d_a, r_.squares.a, a_index(k), d_pole.real());
         if (real) continue;
         d_before[k + 1] = dh.imag();
-        r_.d_b[b_index(t, k + 1)] += d_beta.imag();
-        r_.d_a[a_index(k + 1)] += d_pole.imag();
+        add(r_.d_b, r_.squares.b, b_index(t, k + 1), d_beta.imag());
+        add(r_.d_a, r_.squares.a, a_index(k + 1), d_pole.imag());
       }
       return;
     }
@@ -270,12 +275,14 @@ class Channel {
         d_matrix(i, j) = alpha * w[i] * m[j];
       }
       d_alpha += w[i] * (am + b(t, i) * input);
-      r_.d_b[b_index(t, i)] += alpha * w[i] * input;
+      add(r_.d_b, r_.squares.b, b_index(t, i), alpha * w[i] * input);
       d_input += alpha * w[i] * b(t, i);
       d_before[i] = w[i] - g[i];
     }
     d_delta += d_alpha / 2;
-    canonical_adjoint(p_, d_matrix, r_.d_a.data());
+    Vector d_a(n_, 0.0);
+    canonical_adjoint(p_, d_matrix, d_a.data());
+    for (int i = 0; i < n_; ++i) add(r_.d_a, r_.squares.a, i, d_a[i]);
   }
 
   const Problem& p_;
@@ -299,6 +306,7 @@ inline Result scan(const Problem& p) {
   r.d_c.resize(p.c.size());
   r.d_a.resize(p.a.size());
   for (Vector* v : {&r.d_gain, &r.d_skip, &r.d_bias}) v->resize(p.channels);
+  r.squares = {r.d_b, r.d_c, r.d_a, r.d_gain, r.d_skip, r.d_bias};
   r.d_initial.resize(r.final_state.size());
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t d = 0; d < p.channels; ++d) {

@@ -307,7 +307,7 @@ Workspace workspace_layout(const ScanArgs& a) {
   w.d_a = ceil_div(a.channels, kWarp) * a.batch * a.length * w.width;
   w.d_channel = w.d_a + round4(a.batch * a.channels * a.state);
   w.scratch = w.d_channel + round4(3 * a.batch * a.channels);
-  w.total = w.scratch + close_scratch_floats(a, w.width);
+  w.total = w.scratch + close_scratch_floats(a);
   return w;
 }
 
@@ -342,6 +342,7 @@ void general_backward(const ScanArgs& args, const ScanGradients& gradients, void
   p.width = w.width;
   p.d_a = base + w.d_a;
   p.d_channel = base + w.d_channel;
+  prepare_close(base + w.scratch, 0, stream);
   with_kind(args, [&](auto kind, auto size) {
     general_backward_kernel<kind(), size()><<<general_grid(args), kWarp, 0, static_cast<cudaStream_t>(stream)>>>(p);
   });

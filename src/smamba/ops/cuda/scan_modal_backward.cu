@@ -1,4 +1,6 @@
 // The host side of the backward pass of the modal scan with real poles.
+#include <algorithm>
+
 #include "smamba/ops/cuda/scan_close.h"
 #include "smamba/ops/cuda/scan_modal_backward.cuh"
 #include "smamba/ops/cuda/scan_modal_launch.h"
@@ -10,6 +12,15 @@ namespace {
 struct Workspace {
   int64_t segments = 0, rows = 0, d_a = 0, d_b = 0, d_channel = 0, scratch = 0, total = 0;  // offsets in floats
 };
+
+/// Sums of finished ranges are taken while the kernel runs, those of the last one after it; saying that a range is
+/// finished waits for what was written.
+constexpr int64_t kRanges = 8;  // of a segment, at most
+
+int64_t range_chunks(const ScanPlan& plan) {
+  return std::max<int64_t>(2, ceil_div(plan.segment_length / plan.chunk, kRanges));
+}
+int64_t ranges(const ScanPlan& plan) { return ceil_div(plan.segment_length / plan.chunk, range_chunks(plan)); }
 
 int row_width(const ScanArgs& a, const ScanPlan& plan) { return (has_scaled_drive(a) ? 4 : 8) * plan.spt; }
 
@@ -26,7 +37,7 @@ Workspace workspace_layout(const ScanArgs& a, const ScanPlan& plan) {
   w.d_a = take(pieces * a.channels * a.state);
   w.d_b = take(has_scaled_drive(a) ? pieces * a.channels * a.state : 0);
   w.d_channel = take(3 * pieces * a.channels);
-  w.scratch = take(close_scratch_floats(a, width));
+  w.scratch = take(close_scratch_floats(a, pieces * ranges(plan)));
   return w;
 }
 
@@ -55,6 +66,8 @@ void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* 
                             &gradients.d_delta, &gradients.d_z})
     p.vectors = p.vectors && aligned_vector(*s, args.dtype);
   p.strides = tile_strides(args, gradients);
+  p.ranges = int(ranges(p.plan)), p.range_chunks = int(range_chunks(p.plan));
+  p.ready = prepare_close(base + w.scratch, args.batch * p.plan.segments * p.ranges, stream);
   if (p.plan.segments > 1) adjoint_segments(args, gradients, p.segments, stream);
   with_shape(args, p.plan.spt, [&](auto element, auto spt) { launch_backward<decltype(element), spt()>(p, stream); });
 
@@ -67,6 +80,7 @@ void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* 
   partials.d_a = p.d_a;
   partials.d_b = p.d_b;
   partials.d_channel = p.d_channel;
+  partials.progress = {p.ready, p.plan.segments, p.plan.segment_length, p.range_chunks * p.plan.chunk, p.ranges};
   close_scan(args, gradients, partials, base + w.scratch, stream);
 }
 

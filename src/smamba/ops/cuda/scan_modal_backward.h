@@ -13,6 +13,8 @@ struct BackwardParams {
   float* d_a = nullptr;     // (B, segments, D, S)
   float* d_b = nullptr;     // the same, with a fixed B in the fast kernel
   float* d_channel = nullptr;  // (3, B, segments, D): gain, skip, delta_bias
+  unsigned* ready = nullptr;   // (B, segments, ranges): how many channel blocks have left a range of chunks behind
+  int range_chunks = 0, ranges = 0;
   TileStrides strides;
   bool vectors;
 };

@@ -9,6 +9,7 @@
 // channels (dB, dC) are left to the tensor cores (scan_modal_sums.cuh). They are written per block of channels;
 // scan_close.h adds the blocks in order.
 #pragma once
+#include "smamba/ops/cuda/scan_close.cuh"
 #include "smamba/ops/cuda/scan_modal.cuh"
 #include "smamba/ops/cuda/scan_modal_backward.h"
 #include "smamba/ops/cuda/scan_modal_sums.cuh"
@@ -462,6 +463,7 @@ struct BackwardBlock : Place {
   }
 
   __device__ void scan() {
+    start_closing();
     start();
     start_rows();
     const ScanArgs& a = p.args;
@@ -479,6 +481,8 @@ struct BackwardBlock : Place {
         sweep_chunk<true>(c0, h, next);
       else
         sweep_chunk<false>(c0, h, next);
+      if (tid == 0 && chunk % p.range_chunks == 0)
+        finish_range(p.ready + (batch * p.plan.segments + segment) * p.ranges + chunk / p.range_chunks);
     }
     finish();
   }

@@ -243,7 +243,7 @@ Workspace workspace_layout(const ScanArgs& a) {
   w.d_a = take(states);
   w.d_b = take(fixed_b ? states : 0);
   w.d_channel = take(3 * a.batch * a.channels);
-  w.scratch = take(close_scratch_floats(a, w.width));
+  w.scratch = take(close_scratch_floats(a));
   return w;
 }
 
@@ -267,6 +267,7 @@ void schwarz_backward(const ScanArgs& args, const ScanGradients& gradients, void
   p.d_a = base + w.d_a;
   p.d_b = fixed_b ? base + w.d_b : nullptr;
   p.d_channel = base + w.d_channel;
+  prepare_close(base + w.scratch, 0, stream);
   schwarz::with_shape(args, [&](auto element, auto states, auto fixed) {
     auto* kernel = schwarz::backward_kernel<decltype(element), states(), fixed()>;
     constexpr int kBytes = sizeof(schwarz::Shared<states()>);
