@@ -55,7 +55,11 @@ __global__ void __launch_bounds__(kProductThreads, 1) __maxnreg__(sizeof(T) == 2
   const int first_local = threadIdx.x / kManyChannels, first_n = first * 8 + first_local;
   const int wanted = c < a.channels ? p.batch - first_n : 0;  // elements j with j kFirstStep < wanted
   const int64_t D = a.channels;
-  float* const state = a.conv_state + int64_t{first_n} * past * D + c;
+  const int width = a.projected_tiles * 16, n = lane % 4 * 2;  // the lane's first sequence of a tile of the projection
+  const int columns = p.batch - first * 8 - n;
+  int into = first_n * past * a.channels + c, to = first_n * a.channels + c;
+  int sums_at = (pair * p.batch + first * 8 + n) * width + lane / 4 + warp * 16;
+  const float* const state = a.conv_state + into;
   release_dependents();
   prefetch_share(a.states);
   prefetch_share(a.out_proj);
@@ -79,29 +83,31 @@ __global__ void __launch_bounds__(kProductThreads, 1) __maxnreg__(sizeof(T) == 2
     if (halves == 2) w[2] = projection(tile, 2), w[3] = projection(tile, 3);
   };
   const auto& sums = product_many<T, NT, MT, true>(
-      p, dynamic, ((is_x ? 0 : a.x_blocks) + block) * 2, halves * 2, first, squares, [] {},
+      p, dynamic, ((is_x ? 0 : a.x_blocks) + block) * 2, halves * 2, first, squares, into | to | sums_at, [] {},
       [&] {
         load_projection(warp);
         await_copies<0>();
       });
   const float scale = inverse_rms_of(squares, lane % (8 * NT), p);  // of sequence `lane`
-  float* out = (is_x ? a.u : a.z) + first_n * D + c;
-  float* into = state;
+  float* const out = is_x ? a.u : a.z;
+  // All sums first: the shared memory is read for all of them at once.
+  float value[many_each<T>];
 #pragma unroll
-  for (int j = 0; j < many_each<T>; ++j, out += kFirstStep * D, into += kFirstStep * past * D) {
-    const int local = first_local + j * kFirstStep;
-    float value = total_of(sums, local, row) * __shfl_sync(0xffffffffu, scale, local);
+  for (int j = 0; j < many_each<T>; ++j) value[j] = total_of(sums, first_local + j * kFirstStep, row);
+#pragma unroll
+  for (int j = 0; j < many_each<T>; ++j) value[j] *= __shfl_sync(0xffffffffu, scale, first_local + j * kFirstStep);
+#pragma unroll
+  for (int j = 0; j < many_each<T>; ++j, to += kFirstStep * a.channels, into += kFirstStep * past * a.channels) {
     if (is_x) {
-      value = convolution.step(value, taps + j * past * kProductThreads, into, D, j * kFirstStep < wanted);
-      u[local][row] = from_float<T>(value);
+      value[j] = convolution.step(value[j], taps + j * past * kProductThreads, a.conv_state + into, D,
+                                  j * kFirstStep < wanted);
+      u[first_local + j * kFirstStep][row] = from_float<T>(value[j]);
     }
-    if (j * kFirstStep < wanted) *out = value;
+    if (j * kFirstStep < wanted) out[to] = value[j];
   }
   if (!is_x) return;
-  const int width = a.projected_tiles * 16, n = lane % 4 * 2;  // the lane's first sequence of a tile
-  float* partial = a.partial + (int64_t{pair} * p.batch + first * 8 + n) * width + lane / 4 + warp * 16;
-  const int columns = p.batch - first * 8 - n;
   __syncthreads();
+  float* partial = a.partial + sums_at;
   for (int tile = warp; tile < a.projected_tiles; tile += kProductWarps, partial += kProductWarps * 16) {
     if (tile != warp) load_projection(tile);
 #pragma unroll
@@ -129,11 +135,12 @@ __global__ void __launch_bounds__(kProductThreads, sizeof(T) == 2 ? 2 : 1)
   const int first = blockIdx.x * NT, row = threadIdx.x % kManyRows, m = blockIdx.y * kManyRows + row;
   const int local = threadIdx.x / kManyRows, n = first * 8 + local;
   const int wanted = m < width ? p.batch - n : 0;  // elements j with j kStep < wanted
-  float* const to = residual + int64_t{n} * width + m;
-  T* const to_stream = static_cast<T*>(stream) + fragment_index(m, n, kManySequenceTiles);
+  const int at = n * width + m, at_stream = int(fragment_index(m, n, kManySequenceTiles));
+  float* const to = residual + at;
+  T* const to_stream = static_cast<T*>(stream) + at_stream;
   float old[kEach] = {};
   const auto& sums = product_many<T, NT, MT, false>(
-      p, dynamic, blockIdx.y * MT, min(MT, (width + 15) / 16 - int(blockIdx.y) * MT), first, nullptr,
+      p, dynamic, blockIdx.y * MT, min(MT, (width + 15) / 16 - int(blockIdx.y) * MT), first, nullptr, at | at_stream,
       [&] {
 #pragma unroll
         for (int j = 0; j < kEach; ++j)

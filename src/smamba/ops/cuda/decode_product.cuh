@@ -86,6 +86,14 @@ __device__ inline int64_t fragment_index(int k, int n, int tiles) {
 __device__ inline void release_dependents() { asm volatile("griddepcontrol.launch_dependents;"); }
 /// Everything that earlier kernels of the step wrote is visible from here on.
 __device__ inline void await_predecessors() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+/// The same after these indices, none of them negative, have been computed: the compiler, which moves the wait ahead of
+/// whatever does not depend on memory, sees that waiting depends on them.
+template <class... Indices>
+__device__ inline void await_predecessors_with(Indices... indices) {
+  const int all = (indices | ...);
+  asm volatile("{\n .reg .pred known;\n setp.ge.s32 known, %0, 0;\n @known griddepcontrol.wait;\n}" ::"r"(all)
+               : "memory");
+}
 
 /// Copies a float to shared memory. The thread's copies since the last commit are a group; await_copies<N>() waits for
 /// all groups but the last N.

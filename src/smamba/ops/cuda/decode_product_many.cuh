@@ -56,11 +56,12 @@ constexpr int64_t product_many_bytes(int64_t steps) {
 
 /// Rows from 16-row tile `tile` on, `valid` <= MT tiles of them (the others' sums are of no use), sequences from 8
 /// `first` on. Ends with a barrier. `squares`, where SQUARES: per warp the sums of squares of each sequence's inputs.
-/// `meanwhile` runs where earlier kernels' results can be asked for, `last` where the sums are still on their way.
+/// `known`: an index, not negative, to be computed before the wait. `meanwhile` runs where earlier kernels' results can
+/// be asked for, `last` where the sums are still on their way.
 template <class T, int NT, int MT, bool SQUARES, class Meanwhile, class Last>
 __device__ inline const ManySums<NT, MT>& product_many(const ProductShape& p, void* shared, int64_t tile, int valid,
-                                                       int first, float (*squares)[8 * NT], Meanwhile meanwhile,
-                                                       Last last) {
+                                                       int first, float (*squares)[8 * NT], int known,
+                                                       Meanwhile meanwhile, Last last) {
   using Input = InputFragment<T>;
   using Weight = WeightFragment<T>;
   __shared__ BulkCopies weights;
@@ -78,12 +79,15 @@ __device__ inline const ManySums<NT, MT>& product_many(const ProductShape& p, vo
       weights.copy(static_cast<char*>(shared) + i * bytes,
                    static_cast<const char*>(p.weights) + (tile + i) * int64_t{bytes}, bytes);
   }
-  const Input* x = static_cast<const Input*>(p.input) + begin * kStride + first * 32 + lane;
+  const int at = begin * kStride + first * 32 + lane;
+  const Input* x = static_cast<const Input*>(p.input) + at;
+  int left = end - begin;
+  const int weights_at = begin * 32 + lane;
   const Weight* w[MT];
 #pragma unroll
-  for (int i = 0; i < MT; ++i) w[i] = static_cast<const Weight*>(shared) + (i * p.steps + begin) * 32 + lane;
+  for (int i = 0; i < MT; ++i) w[i] = static_cast<const Weight*>(shared) + i * p.steps * 32 + weights_at;
   __syncthreads();
-  await_predecessors();
+  await_predecessors_with(known, at, weights_at, max(left, 0));
   float acc[MT][NT][4] = {}, square[NT] = {};
   const auto take = [&](const Input(&in)[NT], int step) {
 #pragma unroll
@@ -106,7 +110,6 @@ __device__ inline const ManySums<NT, MT>& product_many(const ProductShape& p, vo
 #pragma unroll
     for (int i = 0; i < MT; ++i) w[i] += steps * 32;
   };
-  int left = end - begin;
   bool waited = false;
   for (; left >= kAtOnce; left -= kAtOnce) {
     Input in[kAhead][NT];

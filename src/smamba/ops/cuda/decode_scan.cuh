@@ -114,9 +114,21 @@ struct ScanSums {
     reinterpret_cast<float4*>(scratch)[thread] = sum;
   }
   __device__ void finish(const ScanStepArgs& a) const {
+    constexpr int kAtOnce = 6;  // groups of 80 columns
+#pragma unroll 1
     for (int i = thread; i < a.projected; i += kScanThreads) {
       float sum = 0;
-      for (int g = 0; g < groups; ++g) sum += scratch[g * a.projected + i];
+      int g = 0;
+#pragma unroll 1
+      for (; g + kAtOnce <= groups; g += kAtOnce) {
+        float x[kAtOnce];
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) x[k] = scratch[(g + k) * a.projected + i];
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) sum += x[k];
+      }
+#pragma unroll 1
+      for (; g < groups; ++g) sum += scratch[g * a.projected + i];
       input[i] = sum;
       if (a.b_offset >= 0 && i >= a.b_offset && i < a.b_offset + a.states) b[i - a.b_offset] += sum;
       if (a.c_offset >= 0 && i >= a.c_offset && i < a.c_offset + a.states) c[i - a.c_offset] += sum;
@@ -173,8 +185,8 @@ __global__ void __launch_bounds__(kScanThreads) scan_step_kernel(const ScanStepA
   T* const gated = static_cast<T*>(a.gated) + fragment_index(d, n, a.tiles);
   release_dependents();
   await_predecessors();
-  s.gather<false>(a.x_blocks);
   const float u = __ldcg(from_u), z = __ldcg(from_z);
+  s.gather<false>(a.x_blocks);
   __syncthreads();
   s.finish(a);
   __syncthreads();
@@ -246,11 +258,11 @@ __global__ void __maxnreg__(CHANNELS == 384 ? 88 : 160) scan_step_many_kernel(co
                                                                                                   a.z + second * D + d};
   T* const gated = static_cast<T*>(a.gated) + fragment_index(d, first, a.tiles);
   await_predecessors();
-  one.gather<PAIRED>(a.x_blocks);
-  if constexpr (!kTogether) two.gather<PAIRED>(a.x_blocks);
   float u[N], z[N];
 #pragma unroll
   for (int n = 0; n < N; ++n) u[n] = __ldcg(from_u[n]), z[n] = __ldcg(from_z[n]);
+  one.gather<PAIRED>(a.x_blocks);
+  if constexpr (!kTogether) two.gather<PAIRED>(a.x_blocks);
   __syncthreads();
   one.finish(a);
   if constexpr (!kTogether) two.finish(a);
