@@ -185,6 +185,35 @@ TEST(AdamW, UpdatesManyTensorsAsStepDoesOnTheHost) {
   }
 }
 
+// Copies are those of the weights after every update, whoever writes them: of every length, some not aligned, one of a
+// tensor without a gradient, and after an update that changes nothing.
+TEST(AdamW, KeepsRoundedCopies) {
+  for (const at::DeviceType device : {at::kCPU, at::kCUDA}) {
+    if (device == at::kCUDA && !at::hasCUDA()) continue;
+    auto generator = at::make_generator<at::CPUGeneratorImpl>(12);
+    std::vector<Parameter> all;
+    std::vector<at::Tensor> copied;
+    for (int i = 0; i < 90; ++i) {
+      const at::Tensor whole = at::randn({2047 + i % 3 + 2048 * (i % 2) + 1}, generator).to(device);
+      const at::Tensor t = whole.narrow(0, i % 7 == 0 ? 1 : 0, whole.numel() - 1).detach().requires_grad_();
+      all.push_back({std::to_string(i), t, i % 2 == 0});
+      if (i % 3 != 0) copied.push_back(t);
+    }
+    const auto copies = std::make_shared<ops::RoundedCopies>(copied);
+    copies->refresh();
+    AdamW optimizer(all, {});
+    optimizer.keep_rounded(copies);
+    for (const float loss : {1.F, NAN, 2.F}) {
+      for (size_t i = 0; i < all.size(); ++i)
+        if (i != 4) all[i].tensor.mutable_grad() = at::sin(all[i].tensor.detach() * 10);
+      optimizer.update(at::full({}, loss, at::TensorOptions(device)), 0.01, 1);
+      if (device == at::kCPU) copies->refresh();  // a GPU's update has written them
+      for (size_t i = 0; i < copied.size(); ++i)
+        EXPECT_TRUE(at::equal(copies->copy_of(copied[i]), copied[i].detach().to(at::kBFloat16))) << i << ", " << loss;
+    }
+  }
+}
+
 // A step that changes nothing does not count, also for the steps begun before its outcome is known.
 TEST(AdamW, OutcomesLearntLaterChangeNoBit) {
   for (const at::DeviceType device : {at::kCPU, at::kCUDA}) {

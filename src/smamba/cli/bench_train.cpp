@@ -131,6 +131,7 @@ nlohmann::ordered_json bench_train(const BenchOptions& o) {
   models::LanguageModel model(o.config(), /*seed=*/0);
   o.device.place(model);
   train::AdamW optimizer(model.parameters(), {});
+  optimizer.keep_rounded(model.rounded_copies());
   const auto options = at::TensorOptions(model.device()).dtype(at::kLong);
   const at::Tensor ids = at::randint(model.config().vocab_size, {o.batch, o.length + 1}, options);
   const at::Tensor inputs = ids.narrow(1, 0, o.length).contiguous(), targets = ids.narrow(1, 1, o.length).contiguous();

@@ -1,6 +1,7 @@
 #include "smamba/models/language_model.h"
 
 #include "smamba/core/error.h"
+#include "smamba/ops/embedding.h"
 #include "smamba/ops/ops.h"
 #include "smamba/ops/rounded_weights.h"
 
@@ -51,12 +52,14 @@ int64_t LanguageModel::parameter_count() const {
 void LanguageModel::to(at::Device device) {
   // In place: every holder of a parameter sees the move.
   for (auto& p : parameters_) p.tensor.set_data(p.tensor.detach().to(device));
+  rounded_.reset();
 }
 
 void LanguageModel::set_precision(Precision p) {
   precision_ = p;
   const auto type = p == Precision::kFloat64 ? at::kDouble : at::kFloat;
   for (auto& parameter : parameters_) parameter.tensor.set_data(parameter.tensor.detach().to(type));
+  rounded_.reset();
 }
 
 at::ScalarType LanguageModel::compute_type() const {
@@ -74,25 +77,41 @@ at::Device LanguageModel::device() const { return embedding_.device(); }
 
 const Mixer& LanguageModel::mixer(int64_t layer) const { return *blocks_.at(layer)->mixer; }
 
-at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state,
+std::shared_ptr<ops::RoundedCopies> LanguageModel::rounded_copies() const {
+  if (compute_type() != at::kBFloat16 || !device().is_cuda()) return nullptr;
+  if (!rounded_) {
+    std::vector<at::Tensor> weights = matrices();
+    weights.push_back(head_);
+    rounded_ = std::make_shared<ops::RoundedCopies>(weights);
+  }
+  return rounded_;
+}
+
+std::vector<at::Tensor> LanguageModel::matrices() const {
+  std::vector<at::Tensor> out;
+  for (const auto& block : blocks_) {
+    for (const at::Tensor& m : block->mixer->matrices()) out.push_back(m);
+    if (block->fc1.defined()) out.push_back(block->fc1), out.push_back(block->fc2);
+  }
+  return out;
+}
+
+at::Tensor LanguageModel::run(at::Tensor hidden, const std::optional<at::Tensor>& reset, ModelState* state,
                               const Observer* observer) const {
   const auto dtype = compute_type();
   const auto observe = [&](const std::string& where, const at::Tensor& output) {
     if (observer) (*observer)(where, output);
   };
   if (state) state->layers.resize(blocks_.size());
-  std::vector<at::Tensor> matrices;
-  if (dtype == at::kBFloat16 && device().is_cuda()) {
-    for (const auto& block : blocks_) {
-      for (const at::Tensor& m : block->mixer->matrices()) matrices.push_back(m);
-      if (block->fc1.defined()) matrices.push_back(block->fc1), matrices.push_back(block->fc2);
-    }
+  std::vector<std::pair<at::Tensor, at::Tensor>> operands;
+  if (const auto copies = rounded_copies()) {
+    copies->refresh();
+    for (const at::Tensor& m : matrices()) operands.emplace_back(m, copies->copy_of(m));
   }
-  const ops::RoundedWeights rounded(matrices);
+  const ops::RoundedWeights rounded(operands);
   std::vector<const Dynamics*> dynamics;
   for (const auto& block : blocks_) dynamics.push_back(&block->mixer->dynamics());
   const auto systems = dynamics.empty() ? std::vector<DynamicsTensors>() : dynamics[0]->tensors_of(dynamics);
-  at::Tensor hidden = at::embedding(embedding_, ids);  // (B, L, M) float32
   observe("backbone.embedding", hidden);
   std::optional<at::Tensor> residual;
   const auto normalise = [&](const at::Tensor& weight) {
@@ -113,7 +132,7 @@ at::Tensor LanguageModel::run(const at::Tensor& ids, const std::optional<at::Ten
 
 at::Tensor LanguageModel::forward(const at::Tensor& ids, const std::optional<at::Tensor>& reset,
                                   ModelState* state) const {
-  return run(ids, reset, state, nullptr);
+  return run(at::embedding(embedding_, ids), reset, state, nullptr);
 }
 
 std::string LanguageModel::first_nonfinite(const at::Tensor& ids, const std::optional<at::Tensor>& reset) const {
@@ -122,7 +141,7 @@ std::string LanguageModel::first_nonfinite(const at::Tensor& ids, const std::opt
   const Observer observer = [&](const std::string& where, const at::Tensor& output) {
     if (found.empty() && !at::isfinite(output).all().item<bool>()) found = where;
   };
-  run(ids, reset, nullptr, &observer);
+  run(at::embedding(embedding_, ids), reset, nullptr, &observer);
   return found;
 }
 
@@ -132,8 +151,13 @@ at::Tensor LanguageModel::logits(const at::Tensor& hidden) const {
 
 LossOutput LanguageModel::loss(const at::Tensor& ids, const at::Tensor& targets, const std::optional<at::Tensor>& reset,
                                double denominator, ModelState* state) const {
-  const at::Tensor hidden = forward(ids, reset, state);
-  const auto [loss, nll] = ops::linear_cross_entropy(hidden.flatten(0, 1), head_, targets.flatten(), denominator);
+  ops::TiedEmbedding in = config_.tie_embeddings ? ops::tied_embedding(embedding_, ids)
+                                                 : ops::TiedEmbedding{at::embedding(embedding_, ids), head_};
+  const at::Tensor hidden = run(std::move(in.rows), reset, state, nullptr);
+  std::vector<std::pair<at::Tensor, at::Tensor>> operands;
+  if (const auto copies = rounded_copies()) operands.emplace_back(in.weight, copies->copy_of(head_));
+  const ops::RoundedWeights rounded(operands);
+  const auto [loss, nll] = ops::linear_cross_entropy(hidden.flatten(0, 1), in.weight, targets.flatten(), denominator);
   return {loss, nll};
 }
 

@@ -10,6 +10,7 @@
 #include "smamba/models/config.h"
 #include "smamba/models/mixer.h"
 #include "smamba/models/parameters.h"
+#include "smamba/ops/rounded_weights.h"
 
 namespace smamba::models {
 
@@ -58,11 +59,17 @@ class LanguageModel {
 
   const Mixer& mixer(int64_t layer) const;
 
+  /// The bfloat16 copies of the weights that the model multiplies with on a GPU, for an optimizer that writes them;
+  /// null elsewhere. Made anew when the model moves.
+  std::shared_ptr<ops::RoundedCopies> rounded_copies() const;
+
  private:
   struct Block;
   at::ScalarType compute_type() const;
+  std::vector<at::Tensor> matrices() const;  // of all layers
   using Observer = std::function<void(const std::string& where, const at::Tensor& output)>;
-  at::Tensor run(const at::Tensor& ids, const std::optional<at::Tensor>& reset, ModelState* state,
+  /// hidden: the embedding's rows, (B, L, M) float32.
+  at::Tensor run(at::Tensor hidden, const std::optional<at::Tensor>& reset, ModelState* state,
                  const Observer* observer) const;
 
   ModelConfig config_;
@@ -70,6 +77,7 @@ class LanguageModel {
   std::vector<Parameter> parameters_;
   at::Tensor embedding_, norm_f_, head_;
   std::vector<std::unique_ptr<Block>> blocks_;
+  mutable std::shared_ptr<ops::RoundedCopies> rounded_;
 };
 
 }  // namespace smamba::models

@@ -6,9 +6,10 @@
 
 namespace smamba::ops {
 
-/// Tensors of the same index belong together: contiguous float32, on one CUDA device.
+/// Tensors of the same index belong together: contiguous float32, on one CUDA device. rounded: bfloat16 copies of the
+/// parameters, written along with them, or undefined.
 struct AdamWTensors {
-  std::vector<at::Tensor> parameters, gradients, first, second;
+  std::vector<at::Tensor> parameters, gradients, first, second, rounded;
 };
 
 struct AdamWRates {

@@ -130,6 +130,7 @@ ops::AdamWTensors AdamW::with_gradients(const Group& group) const {
     t.gradients.push_back(g);
     t.first.push_back(exp_avg_[i]);
     t.second.push_back(exp_avg_sq_[i]);
+    t.rounded.push_back(rounded_ ? rounded_->copy_of(parameters_[i].tensor) : at::Tensor());
   }
   return t;
 }
@@ -145,6 +146,8 @@ void AdamW::apply(double learning_rate, const std::optional<at::Tensor>& divisor
     const std::vector<at::Tensor> steps(t.parameters.size(), at::full({}, static_cast<double>(this->steps()), options));
     at::_fused_adamw_(t.parameters, t.gradients, t.first, t.second, {}, steps, learning_rate, options_.beta1,
                       options_.beta2, group.decay ? options_.weight_decay : 0, options_.eps, false, false, divisor);
+    // The operator does not count these changes; copies of the weights go by that (ops/rounded_weights.h).
+    for (const at::Tensor& p : t.parameters) p.unsafeGetTensorImpl()->bump_version();
   }
 }
 
@@ -179,8 +182,12 @@ void AdamW::begin_update(const at::Tensor& loss, double learning_rate, double cl
     const ops::AdamWRates rates{learning_rate, options_.beta1, options_.beta2, options_.eps};
     const at::Tensor previous = under_way_.empty() ? at::Tensor() : under_way_.back().decision;
     u.decision = ops::adamw_decision(known, clip, rates, steps(), previous);
-    for (const Group& group : groups_)
-      ops::adamw_update(with_gradients(group), rates, group.decay ? options_.weight_decay : 0, u.decision);
+    for (const Group& group : groups_) {
+      const ops::AdamWTensors t = with_gradients(group);
+      ops::adamw_update(t, rates, group.decay ? options_.weight_decay : 0, u.decision);
+      for (size_t i = 0; i < t.parameters.size(); ++i)
+        if (t.rounded[i].defined()) rounded_->written(t.parameters[i]);
+    }
     u.names = std::move(names);
   }
   zero_grad();

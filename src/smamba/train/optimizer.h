@@ -12,6 +12,7 @@
 
 #include "smamba/models/parameters.h"
 #include "smamba/ops/adamw.h"
+#include "smamba/ops/rounded_weights.h"
 #include "smamba/train/tensor_file.h"
 
 namespace smamba::train {
@@ -63,6 +64,9 @@ class AdamW {
   /// Both in one; none may be under way.
   Update update(const at::Tensor& loss, double learning_rate, double clip);
 
+  /// Copies that updates on a GPU write along with the parameters, from now on; null: none.
+  void keep_rounded(std::shared_ptr<ops::RoundedCopies> copies) { rounded_ = std::move(copies); }
+
   /// Forgets all gradients: the next backward pass hands its buffers over instead of adding to zeros.
   void zero_grad();
 
@@ -95,6 +99,7 @@ class AdamW {
   AdamWOptions options_;
   at::Tensor steps_;  // int64, scalar
   std::deque<UnderWay> under_way_;
+  std::shared_ptr<ops::RoundedCopies> rounded_;
 };
 
 }  // namespace smamba::train

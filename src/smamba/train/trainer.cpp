@@ -213,6 +213,7 @@ Trainer::Trainer(const TrainConfig& config, const fs::path& folder, bool resume)
   optimizer_ = std::make_unique<AdamW>(
       model_->parameters(), AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps,
                                          config_.optimizer.weight_decay});
+  optimizer_->keep_rounded(model_->rounded_copies());
   if (resume) load_latest();
   write_file(folder_ / "config.toml", to_toml(config_));
   reporter_ = std::make_unique<Reporter>(folder_, config_.steps, progress_.step, config_.max_seconds);

@@ -134,25 +134,46 @@ namespace {
 thread_local const RoundedWeights* innermost = nullptr;
 }  // namespace
 
-RoundedWeights::RoundedWeights(const std::vector<at::Tensor>& weights) : outer_(innermost) {
-  innermost = this;
+RoundedCopies::RoundedCopies(const std::vector<at::Tensor>& weights)
+    : weights_(weights), versions_(weights.size(), -1) {
   if (weights.empty()) return;
-  const at::NoGradGuard no_grad;
   constexpr int64_t kAlignment = 128;  // elements: 256 bytes, as the allocator aligns
   int64_t total = 0;
   for (const at::Tensor& w : weights) total += (w.numel() + kAlignment - 1) / kAlignment * kAlignment;
   const at::Tensor all = at::empty({total}, weights[0].options().requires_grad(false).dtype(at::kBFloat16));
-  // Nothing is differentiated here, and views without autograd's books are made in a fraction of the time: the device
-  // waits for them at the start of every step.
-  const at::AutoDispatchBelowADInplaceOrView plain;
-  std::vector<at::Tensor> rounded;
   int64_t offset = 0;
   for (const at::Tensor& w : weights) {
-    rounded.push_back(all.as_strided(w.sizes(), c10::contiguous_strides(w.sizes()), offset));
-    operands_.emplace(w.unsafeGetTensorImpl(), rounded.back());
+    places_.emplace(w.unsafeGetTensorImpl(), copies_.size());
+    copies_.push_back(all.as_strided(w.sizes(), c10::contiguous_strides(w.sizes()), offset).detach());
     offset += (w.numel() + kAlignment - 1) / kAlignment * kAlignment;
   }
-  at::_foreach_copy_(rounded, weights);
+}
+
+void RoundedCopies::refresh() {
+  std::vector<at::Tensor> from, to;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    const auto version = static_cast<int64_t>(weights_[i]._version());
+    if (versions_[i] == version) continue;
+    from.push_back(weights_[i]), to.push_back(copies_[i]);
+    versions_[i] = version;
+  }
+  if (from.empty()) return;
+  const at::NoGradGuard no_grad;
+  at::_foreach_copy_(to, from);
+}
+
+at::Tensor RoundedCopies::copy_of(const at::Tensor& weight) const {
+  const auto found = places_.find(weight.unsafeGetTensorImpl());
+  return found == places_.end() ? at::Tensor() : copies_[found->second];
+}
+
+void RoundedCopies::written(const at::Tensor& weight) {
+  versions_[places_.at(weight.unsafeGetTensorImpl())] = static_cast<int64_t>(weight._version());
+}
+
+RoundedWeights::RoundedWeights(const std::vector<std::pair<at::Tensor, at::Tensor>>& operands) : outer_(innermost) {
+  innermost = this;
+  for (const auto& [weight, copy] : operands) operands_.emplace(weight.unsafeGetTensorImpl(), copy);
 }
 
 RoundedWeights::~RoundedWeights() { innermost = outer_; }

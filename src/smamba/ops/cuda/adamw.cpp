@@ -40,6 +40,7 @@ void adamw_update(const AdamWTensors& tensors, const AdamWRates& rates, double w
     const int32_t n = args.count++;
     args.parameters[n] = p.data_ptr<float>(), args.gradients[n] = tensors.gradients[i].const_data_ptr<float>();
     args.first[n] = tensors.first[i].data_ptr<float>(), args.second[n] = tensors.second[i].data_ptr<float>();
+    args.rounded[n] = tensors.rounded[i].defined() ? tensors.rounded[i].data_ptr() : nullptr;
     args.sizes[n] = p.numel(), args.first_block[n] = args.blocks;
     args.blocks += static_cast<int32_t>((p.numel() + cuda::kAdamWBlockElements - 1) / cuda::kAdamWBlockElements);
     p.unsafeGetTensorImpl()->bump_version();

@@ -4,7 +4,7 @@
 
 namespace smamba::ops::cuda {
 
-constexpr int64_t kMaxAdamWTensors = 80;       // what fits into 4 KB of arguments
+constexpr int64_t kMaxAdamWTensors = 76;       // what fits into 4 KB of arguments
 constexpr int64_t kAdamWBlockElements = 2048;  // of one tensor
 
 struct AdamWArgs {
@@ -12,6 +12,7 @@ struct AdamWArgs {
   const float* gradients[kMaxAdamWTensors];
   float* first[kMaxAdamWTensors];
   float* second[kMaxAdamWTensors];
+  void* rounded[kMaxAdamWTensors];  // bfloat16 copies of the parameters, or null
   int64_t sizes[kMaxAdamWTensors];
   int32_t first_block[kMaxAdamWTensors];  // the blocks of one tensor follow those of the one in front
   int32_t count = 0, blocks = 0;
