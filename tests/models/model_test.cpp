@@ -5,6 +5,7 @@
 #include "smamba/core/random.h"
 #include "smamba/models/cost.h"
 #include "smamba/models/language_model.h"
+#include "smamba/models/layer_report.h"
 
 namespace smamba::models {
 namespace {
@@ -207,6 +208,18 @@ TEST(Cost, CountsEveryParameterOnce) {
   for (const auto& part : cost.parameters) sum += part.second;
   EXPECT_EQ(sum, m.parameter_count());
   EXPECT_EQ(cost.total_parameters, m.parameter_count());
+}
+
+TEST(Cost, OfAModelThatIsOnlyCountedIsTheSame) {
+  for (const auto& preset : preset_list()) {
+    ModelConfig c = make_preset(preset.name, "tiny");
+    c.d_intermediate = 48, c.tie_embeddings = false;
+    const LanguageModel drawn(c, 3), counted(c, 3, Matrices::kCountedOnly);
+    EXPECT_EQ(cost_of(drawn).parameters, cost_of(counted).parameters) << preset.name;
+    const LayerReport a = report_layer(drawn, 0), b = report_layer(counted, 0);
+    EXPECT_EQ(a.spectrum.poles(), b.spectrum.poles()) << preset.name;
+    EXPECT_EQ(a.observability.value, b.observability.value) << preset.name;
+  }
 }
 
 }  // namespace

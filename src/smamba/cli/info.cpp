@@ -132,7 +132,8 @@ void run(const InfoCommand& o) {
     require(o.target.empty() || std::filesystem::exists(o.target),
             "{}: no such checkpoint, run folder or configuration file", o.target);
     const train::TrainConfig config = train::resolve_config(o.target, o.set, o.preset, o.size);
-    model = std::make_unique<LanguageModel>(config.model, static_cast<uint64_t>(o.seed));
+    model =
+        std::make_unique<LanguageModel>(config.model, static_cast<uint64_t>(o.seed), models::Matrices::kCountedOnly);
     if (name.empty()) name = fmt::format("{} at size {}", config.preset, config.size);
   }
   write_output(o.json ? to_json(*model).dump(1) + "\n" : to_text(*model, name));

@@ -31,9 +31,9 @@ struct LanguageModel::Block {
 
 LanguageModel::~LanguageModel() = default;
 
-LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed) : config_(config) {
+LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed, Matrices matrices) : config_(config) {
   config_.validate();
-  ParameterList p(seed);
+  ParameterList p(seed, matrices);
   embedding_ = p.normal("backbone.embedding.weight", {config_.vocab_size, config_.d_model}, 0, 0.02);
   for (int64_t i = 0; i < config_.n_layer; ++i)
     blocks_.push_back(std::make_unique<Block>(config_, i, fmt::format("backbone.layers.{}.", i), p));

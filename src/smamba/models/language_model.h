@@ -33,7 +33,8 @@ class LanguageModel {
  public:
   /// Builds and initialises; every value is a function of (config, seed). Error(kUsage) for a configuration that cannot
   /// be built.
-  LanguageModel(const ModelConfig& config, uint64_t seed);
+  /// With Matrices::kCountedOnly it can be counted (cost.h) and its layers reported (layer_report.h), not run.
+  LanguageModel(const ModelConfig& config, uint64_t seed, Matrices matrices = Matrices::kDrawn);
   ~LanguageModel();
 
   const ModelConfig& config() const { return config_; }

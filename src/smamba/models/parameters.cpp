@@ -25,19 +25,31 @@ at::Tensor filled(at::IntArrayRef shape, uint64_t seed, const std::string& name,
 
 }  // namespace
 
+at::Tensor ParameterList::add(const std::string& name, at::Tensor tensor, bool decay) {
+  tensor.requires_grad_(true);
+  list_.push_back({name, tensor, decay});
+  return tensor;
+}
+
+template <class Draw>
+at::Tensor ParameterList::drawn(const std::string& name, at::IntArrayRef shape, bool decay, const Draw& draw) {
+  const bool counted = matrices_ == Matrices::kCountedOnly && shape.size() > 1;
+  return add(name,
+             counted ? at::empty(shape, at::device(at::kMeta).dtype(at::kFloat)) : filled(shape, seed_, name, draw),
+             decay);
+}
+
 at::Tensor ParameterList::values(const std::string& name, const at::Tensor& values, bool decay) {
-  at::Tensor t = values.to(at::kFloat).clone().contiguous().requires_grad_(true);
-  list_.push_back({name, t, decay});
-  return t;
+  return add(name, values.to(at::kFloat).clone().contiguous(), decay);
 }
 
 at::Tensor ParameterList::uniform(const std::string& name, at::IntArrayRef shape, double low, double high, bool decay) {
-  return values(name, filled(shape, seed_, name, [&](Random& r) { return r.uniform(low, high); }), decay);
+  return drawn(name, shape, decay, [&](Random& r) { return r.uniform(low, high); });
 }
 
 at::Tensor ParameterList::normal(const std::string& name, at::IntArrayRef shape, double mean, double deviation,
                                  bool decay) {
-  return values(name, filled(shape, seed_, name, [&](Random& r) { return mean + deviation * r.normal(); }), decay);
+  return drawn(name, shape, decay, [&](Random& r) { return mean + deviation * r.normal(); });
 }
 
 at::Tensor ParameterList::constant(const std::string& name, at::IntArrayRef shape, double value, bool decay) {

@@ -15,11 +15,15 @@ struct Parameter {
   bool decay = true;  // weight decay applies (never to A, D, dt bias, norms, and the n numbers of a structured layer)
 };
 
+/// Whether drawn matrices get their values, or only their shapes (tensors of the meta device): to count a model that
+/// memory need not hold.
+enum class Matrices { kDrawn, kCountedOnly };
+
 /// Collects the parameters of a model while it is built. Every initial value is a function of (seed, parameter name):
 /// adding a layer or changing the order changes no other parameter.
 class ParameterList {
  public:
-  explicit ParameterList(uint64_t seed) : seed_(seed) {}
+  explicit ParameterList(uint64_t seed, Matrices matrices = Matrices::kDrawn) : seed_(seed), matrices_(matrices) {}
 
   at::Tensor uniform(const std::string& name, at::IntArrayRef shape, double low, double high, bool decay = true);
   at::Tensor normal(const std::string& name, at::IntArrayRef shape, double mean, double deviation, bool decay = true);
@@ -33,7 +37,12 @@ class ParameterList {
   uint64_t seed() const { return seed_; }
 
  private:
+  at::Tensor add(const std::string& name, at::Tensor tensor, bool decay);
+  template <class Draw>
+  at::Tensor drawn(const std::string& name, at::IntArrayRef shape, bool decay, const Draw& draw);
+
   uint64_t seed_;
+  Matrices matrices_;
   std::vector<Parameter> list_;
 };
 
