@@ -76,7 +76,7 @@ TEST_F(TokenizerCommand, Refusals) {
   expect_refused("tokenizer train latin.txt -o out.json", 65, "latin.txt: offset 3: expected UTF-8");
   expect_refused("tokenizer train latin.txt -o out.json --skip-bad-text", 65, "expected text, found none");
   expect_refused("tokenizer train in -o in/a.py/out.json", 74, "in/a.py");
-  expect_refused("tokenizer train absent -o no/such/out.json", 74, "no/such/out.json");  // before anything is read
+  expect_refused("tokenizer train absent -o /dev/null/out.json", 74, "/dev/null");  // before anything is read
   expect_refused("tokenizer show absent.json", 74, "absent.json");
   expect_refused("tokenizer encode bytes absent", 74, "absent");
   expect_refused("tokenizer encode bytes /dev/zero", 65, "/dev/zero: expected at most 268435456 bytes");
@@ -111,6 +111,15 @@ TEST_F(TokenizerCommand, BrokenTokenizersMakeNoStore) {
   expect_refused("data prepare in -o out -t bad.json", 65, "bad.json");
   write("bad.model", "no model");
   expect_refused("data prepare in -o out -t bad.model", 65, "bad.model");
+}
+
+TEST_F(TokenizerCommand, TrainMakesTheFoldersOfItsOutput) {
+  write("a.txt", "one two one two one two\n");
+  expect("tokenizer train a.txt -o new/folders/t.json --vocab-size 270", 0, "new/folders/t.json");
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "new/folders/t.json"));
+  // A failure leaves none behind.
+  expect("tokenizer train missing.txt -o other/folders/t.json --vocab-size 270", 74, "missing.txt");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "other"));
 }
 
 }  // namespace

@@ -176,6 +176,9 @@ TEST_F(TrainCommand, ResumeIsOfARunAndOfThisRun) {
 }
 
 TEST_F(TrainCommand, AStartThatFailedBeforeItsFirstStepIsNotInTheWay) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer ends the program where memory cannot be had";
+#endif
   const std::string line = "--quiet train -d store -s tiny -o run --set data.validation_fraction=0.2 --set steps=1 ";
   const Result failed = run(line + "--set batch_size=999999999999");
   EXPECT_EQ(failed.code, 71) << failed.output;
@@ -206,7 +209,9 @@ TEST_F(TrainCommand, OutOfMemoryIsOneLineAndItsCode) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "the sanitizer needs more address space than the limit that this test sets";
 #endif
-  const Result r = shell("ulimit -v 30000000; '" SMAMBA_PROGRAM "' info -s paper --set model.d_model=1048576");
+  const Result r =
+      shell("ulimit -v 30000000; '" SMAMBA_PROGRAM
+            "' train -d store -s paper -o out --set data.validation_fraction=0.2 --set model.d_model=1048576");
   EXPECT_EQ(r.code, 71) << r.output;
   EXPECT_EQ(r.output.find("smamba: "), 0u) << r.output;
   EXPECT_EQ(r.output.find('\n'), r.output.size() - 1) << r.output;
@@ -221,6 +226,35 @@ double sum_of(const fs::path& file, int64_t& lines) {
   double sum = 0;
   for (lines = 0; std::getline(in, line); ++lines) sum += std::stod(line.substr(line.rfind('\t')));
   return sum;
+}
+
+TEST_F(TrainCommand, InfoCountsAModelThatNoMemoryHolds) {
+  const Result r = run("info -p sc-mamba-strict --set model.d_model=32768 --set model.n_layer=16 --json");
+  ASSERT_EQ(r.code, 0) << r.output;
+  const auto json = nlohmann::json::parse(r.output);
+  EXPECT_GT(json["weight_bytes_fp32"].get<double>(), 4e11);
+  EXPECT_TRUE(json["layers"][15]["hurwitz"].get<bool>());
+}
+
+TEST_F(TrainCommand, ConfigurationsThatAreNone) {
+  expect_refused("info store", 2, "expected a TOML configuration, found a token store; `smamba data stats`");
+  expect_refused("train -c store -d store -o out", 2, "found a token store");
+  expect_refused("train -c /dev/zero -d store -o out", 65, "/dev/zero: expected at most 16777216 bytes, found more");
+}
+
+TEST_F(TrainCommand, WhatMayNotBeReadIsNamed) {
+  std::string as_nobody = "'" SMAMBA_PROGRAM "'";
+  if (::geteuid() == 0) {
+    as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups " + as_nobody;
+    if (shell(as_nobody + " --version").code != 0) GTEST_SKIP() << "a user without rights cannot run the program here";
+  }
+  write("locked/model.toml", "");
+  fs::permissions(folder_, fs::perms(0755));
+  fs::permissions(folder_ / "locked", fs::perms::none);
+  const Result r = shell(as_nobody + " info locked/model.toml");
+  EXPECT_EQ(r.code, 74) << r.output;
+  EXPECT_EQ(r.output, "smamba: locked/model.toml: Permission denied\n");
+  fs::permissions(folder_ / "locked", fs::perms::owner_all);
 }
 
 TEST_F(TrainCommand, EvalScoresWhatTheRunHeldOutAndEveryTokenOnce) {
@@ -275,7 +309,7 @@ TEST_F(TrainCommand, AnEvaluationThatIsStoppedLeavesNothing) {
   const std::string line =
       "mkdir -p tmp; TMPDIR=$PWD/tmp '" SMAMBA_PROGRAM
       "' eval run --data long.txt --per-token scores.tsv 2>progress & child=$!; "
-      "for i in $(seq 600); do grep -q eval progress && break; sleep 0.05; done; ls tmp | wc -l; "
+      "for i in $(seq 600); do grep -qs eval progress && break; sleep 0.05; done; ls tmp | wc -l; "
       "kill -TERM $child; wait $child; echo code $?; ls tmp scores.tsv* .scores* 2>/dev/null | wc -l";
   const Result r = shell(line);
   EXPECT_EQ(r.output.substr(0, 2), "0\n") << r.output;
@@ -301,7 +335,7 @@ TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
   EXPECT_EQ(run("generate run --prompt-file - --max-tokens 5 < prefix").code, 0);
   expect_refused("generate run --prompt-file /dev/zero", 65, "/dev/zero: expected at most");
   EXPECT_EQ(run("info run --json").code, 0);
-  EXPECT_EQ(run("eval run --data store --per-token missing/tokens.tsv").code, 74);
+  EXPECT_EQ(run("eval run --data store --per-token /dev/null/tokens.tsv").code, 74);
   write("run/checkpoints/step-00000060/state.json", "{\"step\": 60}");
   const Result bad = run_train("run", true);
   EXPECT_EQ(bad.code, 65) << bad.output;

@@ -58,16 +58,11 @@ class TemporaryFolder {
   fs::path path_;
 };
 
-bool is_store(const std::string& path) {
-  if (!fs::is_regular_file(path) || fs::file_size(path) < data::kStoreMagic.size()) return false;
-  return MappedFile(path).text().starts_with(data::kStoreMagic);
-}
-
 // A store of the texts that were named. Its file is gone before anything is computed: a kill leaves nothing behind.
 std::shared_ptr<const data::TokenStore> prepare_texts(const EvalCommand& o,
                                                       const std::shared_ptr<const data::Tokenizer>& tokenizer) {
   for (const std::string& path : o.data) {
-    require(!is_store(path),
+    require(!data::is_token_store(path),
             "--data: expected one token store or any number of texts, found the store {} among {} inputs", path,
             o.data.size());
   }
@@ -92,7 +87,7 @@ std::shared_ptr<const data::TokenStore> prepare_texts(const EvalCommand& o,
 // The store that was named, or one made of the texts that were.
 std::shared_ptr<const data::TokenStore> open_data(const EvalCommand& o,
                                                   const std::shared_ptr<const data::Tokenizer>& tokenizer) {
-  if (o.data.size() != 1 || !is_store(o.data[0])) return prepare_texts(o, tokenizer);
+  if (o.data.size() != 1 || !data::is_token_store(o.data[0])) return prepare_texts(o, tokenizer);
   auto store = std::make_shared<const data::TokenStore>(o.data[0]);
   if (store->fingerprint() != tokenizer->fingerprint())
     fail(Exit::kBadData, "{}: expected the checkpoint's tokenizer ({}, fingerprint {}), found {}, {}", o.data[0],

@@ -104,7 +104,7 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return report(Exit::kOutOfMemory, "out of memory");
   } catch (const std::filesystem::filesystem_error& e) {
-    return report(Exit::kIo, e.what());
+    return report(Exit::kIo, fmt::format("{}: {}", e.path1().string(), e.code().message()));
   } catch (const std::exception& e) {
     const std::string line = smamba::cli::first_line(e.what());
     if (smamba::cli::is_out_of_memory(line)) return report(Exit::kOutOfMemory, "out of memory: " + line);

@@ -41,7 +41,19 @@ struct Descriptor {
 
 }  // namespace
 
-AtomicFile::AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
+ParentFolders::ParentFolders(const std::filesystem::path& target) {
+  const auto folder = target.parent_path();
+  std::error_code unknown;
+  for (auto p = folder; p.has_filename() && !std::filesystem::exists(p, unknown); p = p.parent_path())
+    made_.push_back(p);
+  if (!made_.empty()) make_directories(folder);
+}
+
+ParentFolders::~ParentFolders() {
+  for (const auto& folder : made_) ::rmdir(folder.c_str());
+}
+
+AtomicFile::AtomicFile(std::filesystem::path target) : folders_(target), target_(std::move(target)) {
   // The rename would put a file in the place of a device.
   std::error_code unknown;
   const auto found = std::filesystem::status(target_, unknown);
@@ -93,7 +105,7 @@ void write_file(const std::filesystem::path& path, std::string_view bytes) {
   file.commit();
 }
 
-std::string read_file(const std::filesystem::path& path) {
+std::string read_file(const std::filesystem::path& path, uint64_t most) {
   const Descriptor d{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (d.fd < 0) io_error(path, "open");
   std::string out;
@@ -104,6 +116,7 @@ std::string read_file(const std::filesystem::path& path) {
     if (n < 0) io_error(path, "read");
     if (n == 0) return out;
     out.append(buffer, static_cast<size_t>(n));
+    if (out.size() > most) fail(Exit::kBadData, "{}: expected at most {} bytes, found more", path.string(), most);
   }
 }
 

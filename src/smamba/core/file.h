@@ -6,12 +6,27 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace smamba {
 
-/// Writes a file atomically and durably: temporary name in the same folder, every write checked, fsync, rename, fsync
-/// of the folder. Until commit() returns the old file is untouched; without commit() (an exception) the temporary is
-/// removed. A folder or a device in its place is refused. Errors: Error(kIo) naming the file and the reason.
+/// Makes the folders that `target` lies in where they are missing. At the end of its life those it made go again unless
+/// something came to lie in them. Error(kIo) on failure.
+class ParentFolders {
+ public:
+  explicit ParentFolders(const std::filesystem::path& target);
+  ~ParentFolders();
+  ParentFolders(const ParentFolders&) = delete;
+  ParentFolders& operator=(const ParentFolders&) = delete;
+
+ private:
+  std::vector<std::filesystem::path> made_;  // innermost first
+};
+
+/// Writes a file atomically and durably, in folders made where they are missing: temporary name in the same folder,
+/// every write checked, fsync, rename, fsync of the folder. Until commit() returns the old file is untouched; without
+/// commit() (an exception) the temporary is removed. A folder or a device in its place is refused. Errors: Error(kIo)
+/// naming the file and the reason.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path target);
@@ -27,13 +42,17 @@ class AtomicFile {
   void commit();
 
  private:
+  ParentFolders folders_;
   std::filesystem::path target_, temporary_;
   int fd_ = -1;
   uint64_t size_ = 0;
 };
 
 void write_file(const std::filesystem::path& path, std::string_view bytes);  // through AtomicFile
-std::string read_file(const std::filesystem::path& path);                    // Error(kIo) when it cannot be read
+/// The whole file. Error(kIo) when it cannot be read, Error(kBadData) where it has more than `most` bytes, or never
+/// ends.
+inline constexpr uint64_t kMostBytes = uint64_t{1} << 30;
+std::string read_file(const std::filesystem::path& path, uint64_t most = kMostBytes);
 /// mkdir -p, Error(kIo) on failure.
 void make_directories(const std::filesystem::path& path);
 /// fsync of a folder, so that renames and removals in it are durable.

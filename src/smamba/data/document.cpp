@@ -112,7 +112,7 @@ bool read_document(const InputFile& file, const TextRules& rules, std::string& t
   if (!error && size > rules.max_document_bytes) {
     defect = fmt::format("expected a document of at most {} bytes, found {}", rules.max_document_bytes, size);
   } else {
-    text = read_file(file.path);
+    text = read_file(file.path, rules.max_document_bytes);
     if (text.empty()) {
       if (file.named) fail(Exit::kBadData, "{}: expected text, found an empty file", file.path.string());
       return false;

@@ -146,14 +146,6 @@ class Preparation {
  public:
   explicit Preparation(const PrepareOptions& options) : options_(options) { resolve(); }
 
-  /// The folders that were made for the output, where nothing came to lie in them.
-  void remove_folders() const {
-    for (const auto& folder : created_) {
-      std::error_code kept;
-      std::filesystem::remove(folder, kept);
-    }
-  }
-
   PrepareProgress run() {
     std::optional<JournalEntry> journal = open_journal();
     const StorePosition position = journal ? journal->store : StorePosition{};
@@ -199,10 +191,7 @@ class Preparation {
     for (const InputUnit& u : units_)
       require(!std::filesystem::equivalent(u.path, options_.output, ignored),
               "{}: expected an output that is none of the inputs", options_.output.string());
-    const auto folder = options_.output.parent_path();
-    for (auto p = folder; !p.empty() && !std::filesystem::exists(p) && p.has_filename(); p = p.parent_path())
-      created_.push_back(p);
-    if (!folder.empty()) make_directories(folder);
+    folders_.emplace(options_.output);
   }
 
   /// Everything that decides the bytes of the output.
@@ -320,7 +309,7 @@ class Preparation {
 
   PrepareOptions options_;
   std::vector<InputUnit> units_;
-  std::vector<std::filesystem::path> created_;  // innermost first
+  std::optional<ParentFolders> folders_;
   PrepareProgress counts_;
   uint64_t started_bytes_ = 0;
   HashSet seen_;
@@ -329,14 +318,6 @@ class Preparation {
 
 }  // namespace
 
-PrepareProgress prepare_store(const PrepareOptions& options) {
-  Preparation preparation(options);
-  try {
-    return preparation.run();
-  } catch (...) {
-    preparation.remove_folders();
-    throw;
-  }
-}
+PrepareProgress prepare_store(const PrepareOptions& options) { return Preparation(options).run(); }
 
 }  // namespace smamba::data

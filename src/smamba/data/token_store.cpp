@@ -200,4 +200,10 @@ void TokenStore::verify() const {
   for (uint64_t i = tokens_end; i < header_.documents_offset; ++i) v.equal(i, "padding", 0, static_cast<int>(bytes[i]));
 }
 
+bool is_token_store(const std::filesystem::path& path) {
+  std::error_code unknown;
+  if (!std::filesystem::is_regular_file(path, unknown)) return false;
+  return MappedFile(path).text().starts_with(kStoreMagic);
+}
+
 }  // namespace smamba::data

@@ -43,6 +43,9 @@ struct DocumentRecord {
 };
 static_assert(sizeof(DocumentRecord) == 32);
 
+/// Whether a file begins as a token store does.
+bool is_token_store(const std::filesystem::path& path);
+
 /// One document of an open store.
 struct DocumentView {
   uint64_t begin = 0, end = 0;  // token range, its end_of_text included

@@ -4,6 +4,7 @@
 
 #include "smamba/core/error.h"
 #include "smamba/core/file.h"
+#include "smamba/data/token_store.h"
 
 namespace smamba::train {
 namespace {
@@ -35,7 +36,10 @@ void TrainConfig::validate() const {
 
 TrainConfig resolve_config(const std::filesystem::path& file, const std::vector<std::string>& set,
                            const std::string& preset, const std::string& size) {
-  const std::string text = file.empty() ? "" : read_file(file);
+  require(file.empty() || !data::is_token_store(file),
+          "{}: expected a TOML configuration, found a token store; `smamba data stats` describes one", file.string());
+  constexpr uint64_t kMostConfiguration = uint64_t{16} << 20;
+  const std::string text = file.empty() ? "" : read_file(file, kMostConfiguration);
   const auto apply = [&](TrainConfig& c) {
     if (!file.empty()) parse_toml(c, text, file.string());
     for (const std::string& assignment : set) set_field(c, assignment);
