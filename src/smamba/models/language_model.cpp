@@ -110,6 +110,7 @@ at::Tensor LanguageModel::run(at::Tensor hidden, const std::optional<at::Tensor>
   }
   const ops::RoundedWeights rounded(operands);
   std::vector<const Dynamics*> dynamics;
+  dynamics.reserve(blocks_.size());
   for (const auto& block : blocks_) dynamics.push_back(&block->mixer->dynamics());
   const auto systems = dynamics.empty() ? std::vector<DynamicsTensors>() : dynamics[0]->tensors_of(dynamics);
   observe("backbone.embedding", hidden);

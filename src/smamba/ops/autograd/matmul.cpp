@@ -1,6 +1,9 @@
 #include "smamba/ops/autograd/matmul.h"
 
 #include <c10/util/strides.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <array>
 #include <atomic>
@@ -16,9 +19,15 @@ namespace smamba::ops {
 
 namespace {
 #if defined(__x86_64__)
+bool cpu_has_amx_bfloat16() {
+  constexpr unsigned kAmxBfloat16 = 1U << 22;  // of EDX of leaf 7, which not every compiler names
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBfloat16) != 0;
+}
 // Intel's AVX512_BF16 does half of float32's arithmetic in a cycle (Emerald Rapids without AMX, docs/performance.md).
 bool bfloat16_products_pay() {
-  return __builtin_cpu_supports("amx-bf16") || (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16"));
+  static const bool amx = cpu_has_amx_bfloat16();
+  return amx || (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16"));
 }
 MatmulLibrary fastest_library() {
   if (!__builtin_cpu_is("amd") || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))

@@ -87,9 +87,8 @@ HWY_INLINE void PanelBatch(const T* w, int64_t cols, const float* x, int64_t str
   int64_t b = 0;
   const auto give = [&](int64_t count) {
     for (int64_t i = 0; i < count; ++i) use(b + i, row, kRows, out + i * kRows);
-    b += count;
   };
-  while (b + 3 <= batch) {
+  for (; b + 3 <= batch; b += 3) {
     PanelProduct<kRows, 3>(w, cols, x + b * stride, stride, out);
     give(3);
   }
