@@ -336,6 +336,8 @@ TEST_F(TrainCommand, EvalAndGenerateReadWhatTrainWrote) {
   expect_refused("generate run --prompt-file /dev/zero", 65, "/dev/zero: expected at most");
   EXPECT_EQ(run("info run --json").code, 0);
   EXPECT_EQ(run("eval run --data store --per-token /dev/null/tokens.tsv").code, 74);
+  EXPECT_EQ(run("eval run --data store --per-token new/folders/tokens.tsv").code, 0);
+  EXPECT_GT(fs::file_size(folder_ / "new/folders/tokens.tsv"), 0U);
   write("run/checkpoints/step-00000060/state.json", "{\"step\": 60}");
   const Result bad = run_train("run", true);
   EXPECT_EQ(bad.code, 65) << bad.output;
