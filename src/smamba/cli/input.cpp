@@ -16,7 +16,7 @@ std::string read_input(const std::string& path) {
   for (size_t n; (n = in->read(chunk.data(), chunk.size())) > 0;) {
     text.append(chunk.data(), n);
     if (text.size() > kMost)
-      fail(Exit::kBadData, "{}: expected at most {} bytes, found more", path == "-" ? "standard input" : path, kMost);
+      fail(Exit::kBadData, "{}: expected at most {} bytes, found more", data::input_name(path), kMost);
   }
   return text;
 }
