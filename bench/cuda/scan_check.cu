@@ -205,8 +205,9 @@ void check_offsets() {
 /// Gradients to the last bit, run after run.
 void check_repeats(int runs) {
   for (const Family& f : kFamilies)
-    for (const ScanShape shape : {ScanShape{2, 77, 40, 16}, {4, 512, 1024, 16}}) {
-      checks.context = std::to_string(runs) + " runs, " + f.name + " L" + std::to_string(shape.length);
+    for (const ScanShape shape : {ScanShape{2, 77, 40, 16}, {4, 512, 1024, 16}, {2, 77, 40, 32}, {4, 512, 1024, 32}}) {
+      checks.context = std::to_string(runs) + " runs, " + f.name + " L" + std::to_string(shape.length) + " S" +
+                       std::to_string(shape.state);
       DeviceScan scan(large(shape, f.transition, f.kind, f.fixed_b), DType::kBFloat16, 0);
       checks.expect(scan.repeats(runs), "all the same");
     }

@@ -1,7 +1,8 @@
 // Backward pass of the modal scan with real poles: what a block does.
 //
 // One block: 32 channels of one batch row and one segment of time. A lane is a channel, a warp holds four of the
-// states; time runs in chunks of 32 or 64 steps from the last to the first. Per chunk:
+// states; 17 to 32 states are two passes of four warps over every tile of steps, and what belongs to the other pass
+// lies in shared memory. Time runs in chunks of 32 or 64 steps from the last to the first. Per chunk:
 //   stage    delta and w, B and C of the whole chunk into shared memory;
 //   sweep 1  from the checkpoint forward, keeping the state before every group of four steps in shared memory;
 //   sweep 2  tiles of 16 steps backward: a group's states and factors again (into registers), then its adjoint steps.
@@ -16,14 +17,16 @@
 
 namespace smamba::ops::cuda {
 
-template <class T, int WARPS, bool ZOH, bool FIXED_B, bool VECTORS>
+template <class T, int SPT, bool ZOH, bool FIXED_B, bool VECTORS>
 struct BackwardBlock : Place {
   static constexpr bool kPrecise = std::is_same_v<T, float>;
   // With a fixed B the state is kept as s_t = h_{t-1} + w_t, whose step is one multiplication and one addition.
   static_assert(ZOH || !FIXED_B);
-  static constexpr int kBlockThreads = 32 * WARPS;
-  static constexpr int kStates = 4 * WARPS;
-  static constexpr int kChunk = chunk_length(WARPS);
+  static constexpr int kBlockWarps = SPT == 8 ? 4 : SPT;
+  static constexpr int kBlockThreads = 32 * kBlockWarps;
+  static constexpr int kPasses = SPT / kBlockWarps;  // one or two
+  static constexpr int kStates = 4 * SPT, kPassStates = 4 * kBlockWarps;
+  static constexpr int kChunk = chunk_length(SPT);
   static constexpr int kTiles = kChunk / kTile;
   static constexpr int kGroup = 4;
   static constexpr int kWidth = FIXED_B ? kStates : 2 * kStates;
@@ -34,21 +37,23 @@ struct BackwardBlock : Place {
     float dy[kTile][kBlockChannels];
     float rows[kChunk][kWidth];  // C, then B unless it is fixed
     // States before each group; a group's part later holds the warp's sums y of the group's steps.
-    float saved[WARPS][kChunk / kGroup][kGroup * kBlockChannels];
-    float2 d_step[WARPS][kTile][kBlockChannels];  // the warps' sums d delta, d w of a tile
+    float saved[SPT][kChunk / kGroup][kGroup * kBlockChannels];
+    float2 d_step[kBlockWarps][kTile][kBlockChannels];  // the warps' sums d delta, d w of a tile
     float gain[kBlockChannels], skip[kBlockChannels], bias[kBlockChannels];
+    float scale[FIXED_B ? kStates : 4];  // states are kept divided by it, their adjoints times it
+    float4 parked[kPasses > 1 ? 4 : 1][kPasses > 1 ? kBlockThreads : 1];  // what belongs to the other pass
     uint8_t reset[kChunk];
   };
 
   const BackwardParams& p;
   Shared& s;
   const int lane = tid % 32, l4 = lane / 4, m4 = lane % 4;
-  const int first = 4 * warp;  // of the thread's states
+  int first = 4 * warp;  // of the pass's states that the thread holds
   const int stager = tid / kThreads;
+  const int in_tile = tid % kThreads * 4;  // where what the thread stages lies in a (steps, channels) tile
   const int64_t channel = first_channel + lane;
 
   Poles<4> poles;
-  float scale[4];  // FIXED_B: states are kept divided by it, their adjoints times it
   float carry[4];  // what the later steps give to the state before them
   float d_a[4], d_v[4];
   float d_gain[4] = {0, 0, 0, 0}, d_skip[4] = {0, 0, 0, 0}, d_bias[4] = {0, 0, 0, 0};
@@ -83,15 +88,6 @@ struct BackwardBlock : Place {
   }
   __device__ void start() {
     const ScanArgs& a = p.args;
-    poles = load_poles<4>(a, channel, first, owns_channel());
-    const float* enter = nullptr;
-    if (owns_channel()) {
-      if (p.plan.segments > 1)
-        enter = p.segments.enter + segment_row();
-      else if (p.gradients.d_final_state != nullptr)
-        enter = p.gradients.d_final_state + (batch * a.channels + channel) * a.state;
-    }
-    load_state(carry, enter, first, int(a.state));
     u = column_of(a.u), delta = column_of(a.delta), z = column_of(a.z), d_out = column_of(p.gradients.d_out);
     d_u = column_of(p.gradients.d_u), d_delta = column_of(p.gradients.d_delta), d_z = column_of(p.gradients.d_z);
     if (warp == 0) {
@@ -100,15 +96,46 @@ struct BackwardBlock : Place {
       s.skip[lane] = a.skip != nullptr && in ? a.skip[channel] : 0.f;
       s.bias[lane] = a.delta_bias != nullptr && in ? a.delta_bias[channel] : 0.f;
     }
+    if (FIXED_B && tid < SPT) *reinterpret_cast<float4*>(&s.scale[4 * tid]) = drive_scale4(a, 4 * tid, ZOH);
     channel_sums.load(s.dy[0]);
+    start_rows();
+    const float* enter = nullptr;
+    if (owns_channel()) {
+      if (p.plan.segments > 1)
+        enter = p.segments.enter + segment_row();
+      else if (p.gradients.d_final_state != nullptr)
+        enter = p.gradients.d_final_state + (batch * a.channels + channel) * a.state;
+    }
+#pragma unroll 1
+    for (int pass = 0; pass < kPasses; ++pass) {
+      poles = load_poles<4>(a, channel, first, owns_channel());
+      load_state(carry, enter, first, int(a.state));
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      d_a[i] = d_v[i] = 0;
-      if constexpr (FIXED_B) {
-        const int n = first + i;
-        scale[i] = drive_scale(n < a.state ? a.b_fixed[n] * poles.inverse[i] : 0.f);
-        carry[i] *= scale[i];
+      for (int i = 0; i < 4; ++i) {
+        d_a[i] = d_v[i] = 0;
+        if constexpr (FIXED_B) carry[i] *= s.scale[first + i];
       }
+      switch_pass();
+    }
+  }
+
+  __device__ void exchange(float (&x)[4], int which) {
+    float4& place = s.parked[which][tid];
+    const float4 other = place;
+    place = make_float4(x[0], x[1], x[2], x[3]);
+    x[0] = other.x, x[1] = other.y, x[2] = other.z, x[3] = other.w;
+  }
+  /// To the states of the other pass.
+  __device__ void switch_pass() {
+    if constexpr (kPasses == 2) {
+      exchange(carry, 0), exchange(d_a, 1), exchange(d_v, 2), exchange(poles.a2, 3);
+      if constexpr (ZOH && !FIXED_B) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) poles.inverse[i] = inverse_pole(poles.a2[i] * kLn2);
+      }
+      first ^= kPassStates;
+      rows += first < kPassStates ? -kPassStates : kPassStates;
+      read_row_scale();
     }
   }
 
@@ -118,16 +145,16 @@ struct BackwardBlock : Place {
     Vec4<T> vu[kStagedTiles], vd[kStagedTiles];
 #pragma unroll
     for (int j = 0; j < kStagedTiles; ++j) {
-      const int tile = stager + j * (WARPS / 4), t = c0 + tile * kTile + row;
+      const int tile = stager + j * (kBlockWarps / 4), t = c0 + tile * kTile + row;
       const bool in = tile < kTiles && t < steps && staged > 0;
       vu[j] = load(u, p.strides.u, c0 / kTile + tile, in), vd[j] = load(delta, p.strides.delta, c0 / kTile + tile, in);
     }
-    constexpr int kVectors = kChunk * WARPS;  // of one of B, C
+    constexpr int kVectors = kChunk * SPT;  // of one of B, C
 #pragma unroll
     for (int j = 0; j < kVectors / kBlockThreads; ++j) {
-      const int v = tid + j * kBlockThreads, r = v / WARPS, n = v % WARPS * 4;
+      const int v = tid + j * kBlockThreads, r = v / SPT, n = v % SPT * 4;
       float4 c = row4<T, VECTORS>(a, a.c_sel, a.c_fixed, batch, begin + c0 + r, n, c0 + r < steps);
-      if constexpr (FIXED_B) c = c * drive_scale4(a, n, ZOH);
+      if constexpr (FIXED_B) c = c * *reinterpret_cast<const float4*>(&s.scale[n]);
       *reinterpret_cast<float4*>(&s.rows[r][n]) = c;
       if constexpr (!FIXED_B)
         *reinterpret_cast<float4*>(&s.rows[r][kStates + n]) =
@@ -141,14 +168,16 @@ struct BackwardBlock : Place {
     read_floats(factors.bias, &s.bias[column]);
 #pragma unroll
     for (int j = 0; j < kStagedTiles; ++j) {
-      const int tile = stager + j * (WARPS / 4), r = tile * kTile + row;
-      if (tile < kTiles) stage_steps<T, ZOH>(&s.steps[r][column], vu[j], vd[j], factors, a.softplus, c0 + r < steps);
+      const int tile = stager + j * (kBlockWarps / 4);
+      if (tile < kTiles)
+        stage_steps<T, ZOH>(s.steps[tile * kTile] + in_tile, vu[j], vd[j], factors, a.softplus,
+                            c0 + tile * kTile + row < steps);
     }
     // The chunk before this one comes into the cache while this one is computed.
     if (c0 > 0 && staged > 0) {
 #pragma unroll
       for (int j = 0; j < kStagedTiles; ++j) {
-        const int tile = stager + j * (WARPS / 4), to = c0 / kTile + tile - kTiles;
+        const int tile = stager + j * (kBlockWarps / 4), to = c0 / kTile + tile - kTiles;
         if (tile >= kTiles) continue;
         prefetch(tile_of(u, p.strides.u, to)), prefetch(tile_of(delta, p.strides.delta, to));
         prefetch(tile_of(d_out, p.strides.d_out, to));
@@ -195,7 +224,7 @@ struct BackwardBlock : Place {
     const int groups = min(kChunk, ceil_tile(steps - c0)) / kGroup;
     const float2* from = &s.steps[0][lane];
     const float* b = &s.rows[0][kWidth - kStates + first];
-    float* to = &s.saved[warp][0][4 * lane];
+    float* to = &s.saved[first / 4][0][4 * lane];
     float2 step = *from;
     if constexpr (FIXED_B) {
 #pragma unroll
@@ -225,11 +254,12 @@ struct BackwardBlock : Place {
   __device__ void start_rows() {
     const int n = FIXED_B ? first + l4 % 2 : first + l4;
     rows = p.rows + ((int64_t{blockIdx.x} * p.args.batch + batch) * p.args.length + begin + row_step()) * kWidth + n;
+    read_row_scale();
+  }
+  __device__ void read_row_scale() {
     if constexpr (FIXED_B) {
-      // Not of `scale`: the lane's own channel may not exist.
-      const float4 of_rows = drive_scale4(p.args, first, ZOH);
-      row_scale[0] = l4 % 2 == 0 ? of_rows.x : of_rows.y;
-      row_scale[1] = l4 % 2 == 0 ? of_rows.z : of_rows.w;
+      const float* const scale = &s.scale[first + l4 % 2];
+      row_scale[0] = scale[0], row_scale[1] = scale[2];
     }
   }
   /// t: the group's first step in the segment.
@@ -256,13 +286,13 @@ struct BackwardBlock : Place {
   /// Of group g of a tile.
   __device__ GroupRows group_rows(int tile, int g) {
     const int t0 = tile * kTile + g * kGroup;
-    return {&s.steps[t0][lane], &s.dy[g * kGroup][lane], &s.rows[t0][first], s.saved[warp][t0 / kGroup],
+    return {&s.steps[t0][lane], &s.dy[g * kGroup][lane], &s.rows[t0][first], s.saved[first / 4][t0 / kGroup],
             &s.d_step[warp][g * kGroup][lane]};
   }
 
-  /// The group that starts at step t0 of the chunk, backward.
+  /// The group that starts at step t0 of the chunk, backward. later: another pass has left its sums over states.
   template <bool RESET>
-  __device__ void sweep_group(int c0, int t0, const GroupRows& at) {
+  __device__ void sweep_group(int c0, int t0, const GroupRows& at, bool later) {
     float before[kGroup + 1][4];
     float2 step[kGroup + 1];
     StepFactors<4> f[kGroup];
@@ -279,9 +309,13 @@ struct BackwardBlock : Place {
                            step[k + 1].y);
     }
     float sums[4], quads[4];
+    StepInputs in = step_inputs(at, kGroup - 1, later);
 #pragma unroll
     for (int k = kGroup - 1; k >= 0; --k) {
-      adjoint_step<RESET>(t0 + k, k, step[k], before[k], before[k + 1], f[k], at, quads);
+      // Loads do not pass stores: those for the step before come first.
+      const StepInputs now = in;
+      if (k > 0) in = step_inputs(at, k - 1, later);
+      adjoint_step<RESET>(t0 + k, k, step[k], before[k], before[k + 1], f[k], now, at, quads);
       // With a fixed B two steps share their rows.
       if (!FIXED_B) channel_sums.add_channels(sums, quads, k, k == kGroup - 1);
       if (FIXED_B && k % 2 == 0) channel_sums.add_channels(sums, quads, k / 2, k == kGroup - 2);
@@ -289,16 +323,28 @@ struct BackwardBlock : Place {
     store_rows(sums, c0 + t0);
   }
 
+  struct StepInputs {
+    float dy, c[4];
+    float2 sums;  // d delta, d w of the pass before
+  };
+  __device__ StepInputs step_inputs(const GroupRows& at, int k, bool later) const {
+    StepInputs in;
+    in.dy = at.dy[k * kBlockChannels];
+    read_floats(in.c, at.rows + k * kWidth);
+    in.sums = kPasses > 1 && later ? at.d_step[k * kBlockChannels] : float2{};
+    return in;
+  }
+
   /// Step t of the chunk, the k-th of its group.
   template <bool RESET>
   __device__ void adjoint_step(int t, int k, float2 step, const float (&before)[4], const float (&after)[4],
-                               const StepFactors<4>& f, const GroupRows& at, float (&quads)[4]) {
+                               const StepFactors<4>& f, const StepInputs& in, const GroupRows& at, float (&quads)[4]) {
     const bool reset = RESET && s.reset[t];
-    const float dy = at.dy[k * kBlockChannels];
-    float b[4], c[4], row_b[4], row_c[4];
+    const float dy = in.dy;
+    const float(&c)[4] = in.c;
+    float b[4], row_b[4], row_c[4];
     if constexpr (!FIXED_B) read_b(b, at.rows + k * kWidth + kStates);
-    read_floats(c, at.rows + k * kWidth);
-    float y = 0, d_step = 0, d_w = 0;
+    float y = 0, d_step = in.sums.x, d_w = in.sums.y;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float g = fmaf(c[i], dy, carry[i]);
@@ -345,31 +391,35 @@ struct BackwardBlock : Place {
 #pragma unroll
     for (int i = 0; i < 4; ++i) dy[i] = raw.d_out.get(i);
     if (p.args.z.data != nullptr) gate(dy, raw.z);
-    *reinterpret_cast<float4*>(&s.dy[row][column]) = make_float4(dy[0], dy[1], dy[2], dy[3]);
+    *reinterpret_cast<float4*>(s.dy[0] + in_tile) = make_float4(dy[0], dy[1], dy[2], dy[3]);
   }
 
   /// The gradients of the four staged channels at one step; tile: of the segment.
   __device__ void finish_steps(int tile, const Raw& raw) {
     if (stager != 0 || tile * kTile + row >= steps || staged == 0) return;
     const ScanArgs& a = p.args;
-    const int in_chunk = tile % kTiles * kTile + row;
+    const int first_step = tile % kTiles * kTile;  // of the tile in the chunk
     ChannelFactors factors;
     read_floats(factors.gain, &s.gain[column]);
     read_floats(factors.skip, &s.skip[column]);
-    float y[4] = {0, 0, 0, 0}, dd[4] = {0, 0, 0, 0}, dw[4] = {0, 0, 0, 0}, dy[4];
-#pragma unroll
-    for (int w = 0; w < WARPS; ++w) {
+    float y[4] = {0, 0, 0, 0}, steps_w[8], d_steps[8] = {0, 0, 0, 0, 0, 0, 0, 0}, dy[4];
+    // Eight loads at once would take the registers of what stays.
+#pragma unroll 4
+    for (int w = 0; w < SPT; ++w) {
       float part[4];
-      read_floats(part, &s.saved[w][in_chunk / kGroup][in_chunk % kGroup * kBlockChannels + column]);
+      read_floats(part, s.saved[w][first_step / kGroup] + in_tile);
 #pragma unroll
       for (int i = 0; i < 4; ++i) y[i] += part[i];
-#pragma unroll
-      for (int i = 0; i < 4; i += 2) {
-        read_floats(part, &s.d_step[w][row][column + i].x);
-        dd[i] += part[0], dw[i] += part[1], dd[i + 1] += part[2], dw[i + 1] += part[3];
-      }
     }
-    read_floats(dy, &s.dy[row][column]);
+#pragma unroll
+    for (int w = 0; w < kBlockWarps; ++w) {
+      float part[8];
+      read_floats(part, &s.d_step[w][0][in_tile].x);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) d_steps[i] += part[i];
+    }
+    read_floats(steps_w, &s.steps[first_step][in_tile].x);
+    read_floats(dy, s.dy[0] + in_tile);
     float du[4], d_raw[4], slope[4] = {1, 1, 1, 1};
     if (a.z.data != nullptr) {
       float dz[4];
@@ -382,15 +432,15 @@ struct BackwardBlock : Place {
     }
     if (a.softplus) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) slope[i] = softplus_slope<T>(s.steps[in_chunk][column + i].x);
+      for (int i = 0; i < 4; ++i) slope[i] = softplus_slope<T>(steps_w[2 * i]);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float ui = raw.u.get(i), step = s.steps[in_chunk][column + i].x;
-      float d_slope = dd[i] * kLn2, d_input = dw[i];
+      const float ui = raw.u.get(i);
+      float d_slope = d_steps[2 * i] * kLn2, d_input = d_steps[2 * i + 1];
       if constexpr (!ZOH) {
-        d_slope = fmaf(dw[i], ui * factors.gain[i], d_slope);
-        d_input *= step;
+        d_slope = fmaf(d_input, ui * factors.gain[i], d_slope);
+        d_input *= steps_w[2 * i];
       }
       du[i] = fmaf(d_input, factors.gain[i], dy[i] * factors.skip[i]);
       d_raw[i] = d_slope * slope[i];
@@ -406,7 +456,7 @@ struct BackwardBlock : Place {
   __device__ void write_channel_sum(const float (&x)[4], int which) {
     float(*tile)[kBlockChannels] = s.dy;
     __syncthreads();
-    if (stager == 0) *reinterpret_cast<float4*>(&tile[row][column]) = make_float4(x[0], x[1], x[2], x[3]);
+    if (stager == 0) *reinterpret_cast<float4*>(tile[0] + in_tile) = make_float4(x[0], x[1], x[2], x[3]);
     __syncthreads();
     const int64_t d = first_channel + tid;
     if (tid >= kBlockChannels || d >= p.args.channels) return;
@@ -423,26 +473,41 @@ struct BackwardBlock : Place {
     write_channel_sum(d_skip, 1);
     write_channel_sum(d_bias, 2);
     if (!owns_channel()) return;
-    if constexpr (ZOH) {
+#pragma unroll 1
+    for (int pass = 0; pass < kPasses; ++pass) {
+      // Not kept from the start: registers.
+      const Poles<4> own = load_poles<4>(a, channel, first, true);
+      if constexpr (ZOH) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) d_a[i] -= d_v[i] * poles.inverse[i];
-    }
-    store_state(d_a, p.d_a + segment_row(), first, state);
-    if constexpr (FIXED_B) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        d_v[i] *= poles.inverse[i] / scale[i];
-        carry[i] /= scale[i];
+        for (int i = 0; i < 4; ++i) d_a[i] -= d_v[i] * own.inverse[i];
       }
-      store_state(d_v, p.d_b + segment_row(), first, state);
+      store_state(d_a, p.d_a + segment_row(), first, state);
+      if constexpr (FIXED_B) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float scale = s.scale[first + i];
+          d_v[i] *= own.inverse[i] / scale;
+          carry[i] /= scale;
+        }
+        store_state(d_v, p.d_b + segment_row(), first, state);
+      }
+      if (segment == 0 && p.gradients.d_initial_state != nullptr)
+        store_state(carry, p.gradients.d_initial_state + (batch * a.channels + channel) * a.state, first, state);
+      switch_pass();
     }
-    if (segment == 0 && p.gradients.d_initial_state != nullptr)
-      store_state(carry, p.gradients.d_initial_state + (batch * a.channels + channel) * a.state, first, state);
   }
 
   template <bool RESET>
-  __device__ void sweep_chunk(int c0, float (&h)[4], Raw& next) {
-    sweep_forward<RESET>(c0, h);
+  __device__ void sweep_chunk(int c0, float (&h)[kPasses][4], Raw& next) {
+#pragma unroll 1
+    for (int pass = 0; pass < kPasses; ++pass) {
+      if (pass > 0) {
+        switch_pass();
+#pragma unroll
+        for (int i = 0; i < 4; ++i) h[0][i] = h[kPasses - 1][i];
+      }
+      sweep_forward<RESET>(c0, h[0]);
+    }
     const int tiles = min(kChunk, ceil_tile(steps - c0)) / kTile;
 #pragma unroll 1
     for (int tile = tiles - 1; tile >= 0; --tile) {
@@ -450,11 +515,15 @@ struct BackwardBlock : Place {
       stage_output(raw);
       __syncthreads();
       next = load_raw(c0 / kTile + tile - 1);
-      GroupRows at = group_rows(tile, kTile / kGroup - 1);
 #pragma unroll 1
-      for (int t = kTile - kGroup; t >= 0; t -= kGroup) {
-        sweep_group<RESET>(c0, tile * kTile + t, at);
-        at.back();
+      for (int pass = 0; pass < kPasses; ++pass) {
+        if (pass > 0) switch_pass();
+        GroupRows at = group_rows(tile, kTile / kGroup - 1);
+#pragma unroll 1
+        for (int t = kTile - kGroup; t >= 0; t -= kGroup) {
+          sweep_group<RESET>(c0, tile * kTile + t, at, pass > 0);
+          at.back();
+        }
       }
       __syncthreads();
       finish_steps(c0 / kTile + tile, raw);
@@ -465,7 +534,6 @@ struct BackwardBlock : Place {
   __device__ void scan() {
     start_closing();
     start();
-    start_rows();
     const ScanArgs& a = p.args;
     Raw next = load_raw((steps - 1) / kTile);
 #pragma unroll 1
@@ -474,8 +542,10 @@ struct BackwardBlock : Place {
       const float* checkpoint = nullptr;
       if (owns_channel())
         checkpoint = a.checkpoints + ((batch * p.plan.chunks + (begin + c0) / kChunk) * a.channels + channel) * a.state;
-      float h[4];
-      load_state(h, checkpoint, first, int(a.state));
+      float h[kPasses][4];
+#pragma unroll
+      for (int pass = 0; pass < kPasses; ++pass)
+        load_state(h[pass], checkpoint, first ^ pass * kPassStates, int(a.state));
       // What serves exactness or odd shapes, not speed, has one variant.
       if (stage_chunk(c0) || kPrecise || !VECTORS)
         sweep_chunk<true>(c0, h, next);

@@ -5,7 +5,8 @@
 namespace smamba::ops::cuda {
 
 // A block owns 32 channels; forward it has 4 warps of 8 channels, and the 4 lanes of a channel own `SPT` states each (4
-// · SPT >= S); backward it has SPT warps of 4 states.
+// · SPT >= S); backward it has SPT warps of 4 states, or four that
+// take SPT = 8 in two passes.
 constexpr int kThreads = 128;
 constexpr int kBlockChannels = 32;
 constexpr int kTile = 16;  // time steps staged together: the rows of a tensor-core accumulator
