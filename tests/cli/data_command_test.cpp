@@ -217,17 +217,47 @@ TEST_F(DataCommand, InterruptedAndResumed) {
   for (int i = 0; i < 3000 && !fs::exists(output + ".partial/documents"); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   kill(child, SIGINT);
-  // It has stopped when its progress is written; the reading thread ends with the pipe.
-  for (int i = 0; i < 3000 && !fs::exists(output + ".partial/progress.json"); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  close(ends[1]);
+  // It ends although the pipe stays open.
   int status = 0;
+  for (int i = 0; i < 3000 && waitpid(child, &status, WNOHANG) == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  kill(child, SIGKILL);
   waitpid(child, &status, 0);
+  close(ends[1]);
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 130);
   EXPECT_FALSE(fs::exists(output));
   ASSERT_EQ(run("prepare - -o cut < a.jsonl").code, 0);
   EXPECT_EQ(read_file(output), read_file(folder_ / "whole"));
+}
+
+// A pipe that nobody writes to: neither opening nor reading it may hold up a signal.
+TEST_F(DataCommand, WaitingForAPipeEndsWithTheSignal) {
+  shell("mkfifo pipe pipe.jsonl pipe.gz");
+  const std::string before = "timeout --preserve-status --signal=TERM --kill-after=60 2";
+  for (const char* command : {"prepare pipe", "prepare pipe.jsonl", "prepare pipe.gz --format text"}) {
+    const Result r = run(std::string(command) + " -o cut --restart", before);
+    EXPECT_EQ(r.code, 143) << command << r.output;
+    EXPECT_NE(r.output.find("stopped after 0 documents"), std::string::npos) << command << r.output;
+  }
+  const Result r = Command::run("tokenizer train pipe -o out", before);
+  EXPECT_EQ(r.code, 143) << r.output;
+  EXPECT_NE(r.output.find("stopped"), std::string::npos) << r.output;
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
+  refused("stats pipe", 74, "pipe: expected a file, found a pipe", "timeout 60");
+  // A pipe whose writer comes late is read all the same.
+  const Result late = run("prepare pipe -o late", "(sleep 1; printf text > pipe) & timeout 60");
+  EXPECT_EQ(late.code, 0) << late.output;
+  EXPECT_NE(late.output.find("1 documents, 4 bytes"), std::string::npos) << late.output;
+}
+
+TEST_F(DataCommand, OverwriteReplacesFilesOnly) {
+  write("a.txt", "text");
+  shell("mkfifo pipe; mkdir folder; ln -s pipe link");
+  for (const char* output : {"pipe", "folder", "link"})
+    refused(std::string("prepare a.txt --overwrite -o ") + output, 74, "expected a regular file or none, found a");
+  EXPECT_TRUE(fs::is_fifo(folder_ / "pipe"));
+  EXPECT_TRUE(fs::is_symlink(folder_ / "link"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "smamba/core/file.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "smamba/core/error.h"
+#include "smamba/core/interrupt.h"
 
 namespace smamba {
 namespace {
@@ -53,13 +55,17 @@ ParentFolders::~ParentFolders() {
   for (const auto& folder : made_) ::rmdir(folder.c_str());
 }
 
-AtomicFile::AtomicFile(std::filesystem::path target) : folders_(target), target_(std::move(target)) {
-  // The rename would put a file in the place of a device.
+void require_replaceable(const std::filesystem::path& target) {
+  require(!target.empty(), "expected the name of a file to write, found none");
   std::error_code unknown;
-  const auto found = std::filesystem::status(target_, unknown);
+  const auto found = std::filesystem::status(target, unknown);
   if (std::filesystem::exists(found) && !std::filesystem::is_regular_file(found))
-    fail(Exit::kIo, "{}: expected a regular file or none, found a {}", target_.string(),
+    fail(Exit::kIo, "{}: expected a regular file or none, found a {}", target.string(),
          std::filesystem::is_directory(found) ? "folder" : "device, pipe or socket");
+}
+
+AtomicFile::AtomicFile(std::filesystem::path target) : folders_(target), target_(std::move(target)) {
+  require_replaceable(target_);
   temporary_ = target_;
   temporary_ += ".tmp-" + std::to_string(::getpid());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -105,17 +111,34 @@ void write_file(const std::filesystem::path& path, std::string_view bytes) {
   file.commit();
 }
 
+int open_to_read(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) io_error(path, "open");
+  return fd;
+}
+
+size_t read_some(int fd, const std::filesystem::path& path, void* out, size_t size) {
+  for (;;) {
+    pollfd wanted{fd, POLLIN, 0};
+    const int ready = ::poll(&wanted, 1, /*milliseconds=*/100);  // a signal may come to another thread
+    if (ready == 0 && interrupt_signal() != 0)
+      fail(static_cast<Exit>(interrupt_exit_code()), "{}: stopped while waiting for input", path.string());
+    if (ready <= 0) continue;
+    const ssize_t n = ::read(fd, out, size);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (n < 0) io_error(path, "read");
+    return static_cast<size_t>(n);
+  }
+}
+
 std::string read_file(const std::filesystem::path& path, uint64_t most) {
-  const Descriptor d{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (d.fd < 0) io_error(path, "open");
+  const Descriptor d{open_to_read(path)};
   std::string out;
   char buffer[1 << 16];
   for (;;) {
-    const ssize_t n = ::read(d.fd, buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) io_error(path, "read");
+    const size_t n = read_some(d.fd, path, buffer, sizeof buffer);
     if (n == 0) return out;
-    out.append(buffer, static_cast<size_t>(n));
+    out.append(buffer, n);
     if (out.size() > most) fail(Exit::kBadData, "{}: expected at most {} bytes, found more", path.string(), most);
   }
 }
@@ -134,6 +157,9 @@ void sync_directory(const std::filesystem::path& path) {
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
+  // To open a pipe would wait for its writer, and take from the writer the reader that it is meant for.
+  std::error_code unknown;
+  if (std::filesystem::is_fifo(path, unknown)) fail(Exit::kIo, "{}: expected a file, found a pipe", path.string());
   const Descriptor d{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (d.fd < 0) io_error(path, "open");
   struct stat status {};

@@ -23,6 +23,10 @@ class ParentFolders {
   std::vector<std::filesystem::path> made_;  // innermost first
 };
 
+/// Refuses what a rename onto `target` must not put a file in the place of: a folder, a device, a pipe (kIo), or where
+/// there is no name (kUsage).
+void require_replaceable(const std::filesystem::path& target);
+
 /// Writes a file atomically and durably, in folders made where they are missing: temporary name in the same folder,
 /// every write checked, fsync, rename, fsync of the folder. Until commit() returns the old file is untouched; without
 /// commit() (an exception) the temporary is removed. A folder or a device in its place is refused. Errors: Error(kIo)
@@ -49,6 +53,11 @@ class AtomicFile {
 };
 
 void write_file(const std::filesystem::path& path, std::string_view bytes);  // through AtomicFile
+/// A descriptor for read_some(), for the caller to close; never waits for the writer of a pipe. Error(kIo).
+int open_to_read(const std::filesystem::path& path);
+/// read(2), 0 at the end. While it waits, for a pipe or a terminal, a signal that an InterruptGuard took ends it with
+/// that signal's exit code. Error(kIo) otherwise.
+size_t read_some(int fd, const std::filesystem::path& path, void* out, size_t size);
 /// The whole file. Error(kIo) when it cannot be read, Error(kBadData) where it has more than `most` bytes, or never
 /// ends.
 inline constexpr uint64_t kMostBytes = uint64_t{1} << 30;

@@ -1,17 +1,15 @@
 #include "smamba/data/input_stream.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "smamba/core/error.h"
+#include "smamba/core/file.h"
 
 namespace smamba::data {
 namespace {
@@ -21,9 +19,7 @@ constexpr size_t kChunk = size_t{256} << 10;
 class PlainStream final : public InputStream {
  public:
   explicit PlainStream(std::filesystem::path path) : path_(std::move(path)) {
-    if (path_ == "-") return;
-    fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd_ < 0) fail(Exit::kIo, "{}: cannot open: {}", path_.string(), std::strerror(errno));
+    if (path_ != "-") fd_ = open_to_read(path_);
   }
   ~PlainStream() override {
     if (fd_ != STDIN_FILENO) ::close(fd_);
@@ -32,13 +28,9 @@ class PlainStream final : public InputStream {
   PlainStream& operator=(const PlainStream&) = delete;
 
   size_t read(char* out, size_t size) override {
-    for (;;) {
-      const ssize_t n = ::read(fd_, out, size);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(Exit::kIo, "{}: cannot read: {}", input_name(path_), std::strerror(errno));
-      consumed_ += static_cast<uint64_t>(n);
-      return static_cast<size_t>(n);
-    }
+    const size_t n = read_some(fd_, input_name(path_), out, size);
+    consumed_ += n;
+    return n;
   }
   uint64_t consumed() const override { return consumed_; }
 

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "smamba/core/error.h"
+#include "smamba/core/file.h"
 #include "smamba/core/parallel.h"
 #include "smamba/data/block_encoder.h"
 #include "smamba/data/hash_set.h"
@@ -25,6 +26,10 @@ namespace smamba::data {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+bool ends_cleanly(const Error& error) {
+  return error.code() == Exit::kInterrupted || error.code() == Exit::kTerminated;
+}
 
 /// Reads blocks in order under a lock, encodes them on many threads, and hands the results out in order again. What is
 /// in flight is bounded in bytes; a block larger than the bound runs nearly alone.
@@ -166,7 +171,7 @@ class Preparation {
       if (options_.deduplicate) writer.for_each_hash([&](const Hash128& hash) { seen_.insert(hash); });
       copy(writer, input);
     } catch (const Error& error) {
-      if (error.code() == Exit::kInterrupted || error.code() == Exit::kTerminated) writer.keep();
+      if (ends_cleanly(error)) writer.keep();
       throw;
     }
     finish(writer);
@@ -180,6 +185,7 @@ class Preparation {
     require(!options_.output.empty(), "data prepare: expected an output path, found none");
     require(options_.output.has_filename(), "data prepare: expected the name of a file to write, found {}",
             options_.output.string());
+    require_replaceable(options_.output);
     require(options_.overwrite || !std::filesystem::exists(options_.output),
             "{}: expected no such file, found one (--overwrite replaces it)", options_.output.string());
     const CorpusPreset* preset = options_.preset.empty() ? nullptr : &corpus_preset(options_.preset);
@@ -228,7 +234,15 @@ class Preparation {
     EncodingPool pool(open_blocks(units_, block_options, input), make_encoder, options_.threads, budget);
     EncodedBlock block;
     bool ready = false;
-    while (!limit_reached() && pool.next(block, ready, std::chrono::milliseconds(100))) {
+    const auto more = [&] {
+      try {
+        return pool.next(block, ready, std::chrono::milliseconds(100));
+      } catch (const Error& error) {  // the signal found the reader waiting for input
+        if (options_.signal && ends_cleanly(error)) stop(writer, input);
+        throw;
+      }
+    };
+    while (!limit_reached() && more()) {
       if (ready) {
         add(writer, block);
         input = block.end;
