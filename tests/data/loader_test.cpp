@@ -304,8 +304,11 @@ TEST_F(LoaderTest, SplitIsAPartitionAndStable) {
 
 TEST_F(LoaderTest, EvaluationScoresEveryTokenOnce) {
   const auto ids = stream();
-  for (const auto& [world, batch, length] :
-       {std::tuple<int64_t, int64_t, int64_t>{1, 1, 16}, {1, 4, 16}, {2, 3, 7}, {1, 100, 512}}) {
+  for (const auto& [world, batch, length] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 16},
+                                             {1, 4, 16},
+                                             {2, 3, 7},
+                                             {1, 100, 512},
+                                             {2, INT64_MAX, INT64_MAX}}) {
     for (bool carry : {true, false}) {
       std::vector<int> scored(ids.size(), 0);
       for (int64_t rank = 0; rank < world; ++rank) {
@@ -314,14 +317,17 @@ TEST_F(LoaderTest, EvaluationScoresEveryTokenOnce) {
         EXPECT_EQ(loader.tokens(), ids.size());
         EXPECT_EQ(loader.bytes(), store_->text_bytes());
         EXPECT_EQ(loader.documents(), store_->document_count());
-        std::vector<int64_t> last(static_cast<size_t>(batch), -1);  // last position of each row
+        EXPECT_LE(loader.options().batch_size, static_cast<int64_t>(store_->document_count()));
+        EXPECT_LE(loader.options().length, static_cast<int64_t>(ids.size()));
+        const auto width = static_cast<size_t>(loader.options().length);
+        std::vector<int64_t> last(static_cast<size_t>(loader.options().batch_size), -1);  // last position of each row
         for (int64_t i = 0; i < loader.size(); ++i) {
           const Batch b = loader.batch(i);
           EXPECT_EQ(b.scored,
                     std::count_if(b.targets.begin(), b.targets.end(), [](int32_t t) { return t != kIgnored; }));
           for (size_t k = 0; k < b.targets.size(); ++k) {
             const int64_t p = b.positions[k];
-            auto& previous = last[k / static_cast<size_t>(length)];
+            auto& previous = last[k / width];
             ASSERT_EQ(p < 0, b.targets[k] == kIgnored);
             if (p < 0) continue;
             ++scored[static_cast<size_t>(p)];
@@ -329,7 +335,7 @@ TEST_F(LoaderTest, EvaluationScoresEveryTokenOnce) {
             const bool start =
                 store_->document(store_->document_of(static_cast<uint64_t>(p))).begin == static_cast<uint64_t>(p);
             EXPECT_EQ(b.inputs[k], start ? store_->end_of_text() : ids[static_cast<size_t>(p - 1)]);
-            EXPECT_EQ(b.reset[k] != 0, start || (!carry && k % static_cast<size_t>(length) == 0));
+            EXPECT_EQ(b.reset[k] != 0, start || (!carry && k % width == 0));
             if (!start) {
               EXPECT_EQ(p, previous + 1) << "a row goes on where it ended";
             }

@@ -128,9 +128,10 @@ void add_generate_command(CLI::App& app) {
                 "auto: as the run was trained; psm: prefix, suffix, middle; spm: suffix, prefix, middle")
       ->check(CLI::IsMember({"auto", "psm", "spm"}));
   c->add_option("-n,--max-tokens", g.max_tokens, "most tokens of one text")->check(whole_number(0));
-  c->add_option("--temperature", g.sampling.temperature, "divides the logits; 0: greedy");
+  c->add_option("--temperature", g.sampling.temperature, "divides the logits; 0: greedy")->check(real_number(0, 1e9));
   c->add_option("--top-k", g.sampling.top_k, "draw from the k most probable tokens; 0: all")->check(whole_number(0));
-  c->add_option("--top-p", g.sampling.top_p, "draw from the fewest tokens whose probabilities reach p");
+  c->add_option("--top-p", g.sampling.top_p, "draw from the fewest tokens whose probabilities reach p")
+      ->check(real_number(0, 1));
   c->add_option("--seed", g.sampling.seed, "equal seeds, equal texts")->check(whole_number(0));
   c->add_option("--samples", o->samples, "texts for each prompt")->check(whole_number(1, 1 << 20));
   c->add_option("--stop", g.stop, "end the text before this string (repeatable)")->allow_extra_args(false);

@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <new>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -97,12 +99,15 @@ int main(int argc, char** argv) {
   using smamba::cli::report;
   try {
     smamba::cli::hold_standard_streams();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, not the end of the process
     smamba::tune_allocator();
     return smamba::cli::run(argc, argv);
   } catch (const smamba::Error& e) {
     return report(e.code(), e.what());
   } catch (const std::bad_alloc&) {
     return report(Exit::kOutOfMemory, "out of memory");
+  } catch (const std::length_error& e) {  // more than a container can count
+    return report(Exit::kOutOfMemory, fmt::format("out of memory: {}", e.what()));
   } catch (const std::filesystem::filesystem_error& e) {
     return report(Exit::kIo, fmt::format("{}: {}", e.path1().string(), e.code().message()));
   } catch (const std::exception& e) {

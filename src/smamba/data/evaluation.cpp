@@ -38,7 +38,9 @@ EvaluationLoader::EvaluationLoader(const std::shared_ptr<const TokenStore>& stor
   documents = limited(*store, std::move(documents), options.max_tokens);
   documents_ = documents.size();
 
-  const auto rows = static_cast<size_t>(options.batch_size * options.world);
+  // Rows that no document comes to, and what lies beyond the longest row, would be padding alone.
+  options_.batch_size = std::min(options.batch_size, std::max<int64_t>(1, static_cast<int64_t>(documents_)));
+  const auto rows = static_cast<size_t>(options_.batch_size * options.world);
   std::vector<std::vector<uint64_t>> dealt(rows);
   using Load = std::pair<uint64_t, size_t>;  // tokens, row
   std::priority_queue<Load, std::vector<Load>, std::greater<>> shortest;
@@ -54,10 +56,11 @@ EvaluationLoader::EvaluationLoader(const std::shared_ptr<const TokenStore>& stor
     tokens_ += d.tokens();
     bytes_ += d.bytes;
   }
-  const auto length = static_cast<uint64_t>(options.length);
+  const uint64_t length = std::min(static_cast<uint64_t>(options.length), std::max<uint64_t>(1, longest));
+  options_.length = static_cast<int64_t>(length);
   size_ = static_cast<int64_t>((longest + length - 1) / length);
-  for (int64_t r = 0; r < options.batch_size; ++r)
-    rows_.emplace_back(store, std::move(dealt[static_cast<size_t>(options.rank * options.batch_size + r)]));
+  for (int64_t r = 0; r < options_.batch_size; ++r)
+    rows_.emplace_back(store, std::move(dealt[static_cast<size_t>(options.rank * options_.batch_size + r)]));
 }
 
 Batch EvaluationLoader::batch(int64_t i) const {

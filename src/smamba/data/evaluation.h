@@ -20,9 +20,9 @@ struct EvaluationOptions {
 };
 
 /// Documents are dealt to world * batch_size rows, each to the row that is shortest so far; a row's documents follow
-/// one another. Rows that have ended are padded with kIgnored. batch(i) is a pure function of i; over all i and all
-/// ranks every token of every document (its end_of_text included) is a target exactly once, and Batch::positions says
-/// which.
+/// one another. There are no more rows, and a batch is no longer, than the documents fill. Rows that have ended are
+/// padded with kIgnored. batch(i) is a pure function of i; over all i and all ranks every token of every document (its
+/// end_of_text included) is a target exactly once, and Batch::positions says which.
 class EvaluationLoader {
  public:
   EvaluationLoader(const std::shared_ptr<const TokenStore>& store, std::vector<uint64_t> documents,

@@ -32,6 +32,9 @@ Shuffle parse_shuffle(std::string_view text) {
 
 namespace {
 
+// Far above what any machine takes; numbers of samples stay exact for millions of such steps.
+constexpr int64_t kMostTokensOfAStep = int64_t{1} << 40;
+
 /// The documents in the seed's order, so that blocks of neighbours come from everywhere in the store.
 std::vector<uint64_t> ordered(std::vector<uint64_t> documents, const LoaderOptions& options) {
   if (options.shuffle != Shuffle::kDocuments) return documents;
@@ -52,6 +55,11 @@ Loader::Loader(std::shared_ptr<const TokenStore> store, std::vector<uint64_t> do
   positive(options.length, "length");
   positive(options.accumulation, "accumulation");
   positive(options.world, "world");
+  int64_t tokens = 1;
+  for (const int64_t factor : {options.batch_size, options.length, options.accumulation, options.world})
+    require(!__builtin_mul_overflow(tokens, factor, &tokens) && tokens <= kMostTokensOfAStep,
+            "batch_size, length, accumulate: expected at most {} tokens in a step of all processes, found {} x {} x {}",
+            kMostTokensOfAStep, options.batch_size, options.length, options.accumulation);
   require(options.rank >= 0 && options.rank < options.world, "loader: rank: expected a number in [0, {}), found {}",
           options.world, options.rank);
   options.fim.check(*sequence_.store().tokenizer());

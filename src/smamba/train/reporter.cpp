@@ -1,5 +1,6 @@
 #include "smamba/train/reporter.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -19,7 +20,7 @@ Reporter::Reporter(const std::filesystem::path& folder, int64_t steps, int64_t f
     : folder_(folder),
       metrics_(folder / "metrics.jsonl", first > 0 ? first : -1),
       events_(folder, first > 0 ? first : -1),
-      progress_(max_seconds > 0 ? static_cast<int64_t>(max_seconds) : steps,
+      progress_(max_seconds > 0 ? static_cast<int64_t>(std::min(max_seconds, 1e15)) : steps,
                 max_seconds > 0 ? "train, seconds" : "train", max_seconds > 0 ? 0 : first),
       by_time_(max_seconds > 0) {}
 

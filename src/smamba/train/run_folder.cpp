@@ -44,6 +44,7 @@ bool holds_run(const fs::path& folder) {
 }
 
 TrainConfig settle_config(TrainConfig config, const fs::path& folder, bool resume) {
+  require(!folder.empty(), "--output: expected the name of a run folder, found none");
   int64_t& length = config.optimizer.schedule_steps;
   if (resume) {
     require(fs::exists(config_file(folder)), "--resume: {}: expected the folder of a run, with its config.toml",
