@@ -15,7 +15,7 @@ TEST_F(LimitsCommand, AStepHasABoundedNumberOfTokens) {
       " --set data.validation_fraction=0.2 --set batch_size=1 --set length=8 --set steps=1 -s tiny";
   for (const char* key : {"batch_size", "accumulate"}) {
     expect_refused("train -d store -o out" + small + " --set " + key + "=9223372036854775807", 2, "tokens in a step");
-    expect_refused("train -d store -o out" + small + " --set " + key + "=1099511627776", 2, "tokens in a step");
+    expect_refused("train -d store -o out" + small + " --set " + key + "=1125899906842624", 2, "tokens in a step");
   }
   expect_refused("bench loader store --length 8 --batch 9223372036854775807", 2, "tokens in a step");
   expect_refused("bench decode -s tiny --batch 9223372036854775807", 71, "out of memory");

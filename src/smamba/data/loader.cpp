@@ -32,8 +32,8 @@ Shuffle parse_shuffle(std::string_view text) {
 
 namespace {
 
-// Far above what any machine takes; numbers of samples stay exact for millions of such steps.
-constexpr int64_t kMostTokensOfAStep = int64_t{1} << 40;
+// Far above what any machine takes; the numbers of samples stay exact.
+constexpr int64_t kMostTokensOfAStep = int64_t{1} << 50;
 
 /// The documents in the seed's order, so that blocks of neighbours come from everywhere in the store.
 std::vector<uint64_t> ordered(std::vector<uint64_t> documents, const LoaderOptions& options) {
