@@ -14,8 +14,8 @@
 
 namespace smamba::ops::cuda {
 
-// Terms of a carry damped more than this are left out: 2^-40, far below the rounding of the terms that are not.
-constexpr float kForgotten = 0x1p-40f;
+// What a state has been damped by when it is left out of a carry: an eighth of its last place.
+constexpr float kForgotten = 0x1p-27f;
 
 enum class Pass { kOutput, kCarry, kAdjointCarry };
 
