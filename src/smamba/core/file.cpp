@@ -43,12 +43,14 @@ struct Descriptor {
 
 }  // namespace
 
-ParentFolders::ParentFolders(const std::filesystem::path& target) {
+ParentFolders::ParentFolders(const std::filesystem::path& target) : ParentFolders() {
   const auto folder = target.parent_path();
   std::error_code unknown;
   for (auto p = folder; p.has_filename() && !std::filesystem::exists(p, unknown); p = p.parent_path())
     made_.push_back(p);
-  if (!made_.empty()) make_directories(folder);
+  if (made_.empty()) return;
+  make_directories(folder);
+  for (const auto& p : made_) sync_directory(p.parent_path());
 }
 
 ParentFolders::~ParentFolders() {

@@ -10,7 +10,7 @@
 
 namespace smamba {
 
-/// Makes the folders that `target` lies in where they are missing. At the end of its life those it made go again unless
+/// Makes the folders that `target` lies in where they are missing, durably. At the end of its life those it made go again unless
 /// something came to lie in them. Error(kIo) on failure.
 class ParentFolders {
  public:
@@ -20,6 +20,8 @@ class ParentFolders {
   ParentFolders& operator=(const ParentFolders&) = delete;
 
  private:
+  ParentFolders() = default;  // makes nothing; the destructor then runs even where the other constructor fails midway
+
   std::vector<std::filesystem::path> made_;  // innermost first
 };
 
@@ -58,9 +60,9 @@ int open_to_read(const std::filesystem::path& path);
 /// read(2), 0 at the end. While it waits, for a pipe or a terminal, a signal that an InterruptGuard took ends it with
 /// that signal's exit code. Error(kIo) otherwise.
 size_t read_some(int fd, const std::filesystem::path& path, void* out, size_t size);
+inline constexpr uint64_t kMostBytes = uint64_t{1} << 30;
 /// The whole file. Error(kIo) when it cannot be read, Error(kBadData) where it has more than `most` bytes, or never
 /// ends.
-inline constexpr uint64_t kMostBytes = uint64_t{1} << 30;
 std::string read_file(const std::filesystem::path& path, uint64_t most = kMostBytes);
 /// mkdir -p, Error(kIo) on failure.
 void make_directories(const std::filesystem::path& path);
