@@ -22,7 +22,11 @@ namespace {
 bool cpu_has_amx_bfloat16() {
   constexpr unsigned kAmxBfloat16 = 1U << 22;  // of EDX of leaf 7, which not every compiler names
   unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBfloat16) != 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBfloat16) == 0) return false;
+  // The operating system may keep the tiles off: bits 17 and 18 of XCR0.
+  unsigned low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low >> 17 & 3) == 3;
 }
 // Intel's AVX512_BF16 does half of float32's arithmetic in a cycle (Emerald Rapids without AMX, docs/performance.md).
 bool bfloat16_products_pay() {
