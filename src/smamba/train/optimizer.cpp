@@ -179,6 +179,8 @@ void AdamW::begin_update(const at::Tensor& loss, double learning_rate, double cl
     u.known.copy_(known, /*non_blocking=*/true);
     u.arrived = std::make_unique<c10::Event>(loss.device().type());
     u.arrived->record(c10::impl::VirtualGuardImpl(loss.device().type()).getStream(loss.device()));
+    // What the device may skip must not make a stale copy count as fresh.
+    if (rounded_) rounded_->refresh();
     const ops::AdamWRates rates{learning_rate, options_.beta1, options_.beta2, options_.eps};
     const at::Tensor previous = under_way_.empty() ? at::Tensor() : under_way_.back().decision;
     u.decision = ops::adamw_decision(known, clip, rates, steps(), previous);

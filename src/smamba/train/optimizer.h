@@ -64,7 +64,8 @@ class AdamW {
   /// Both in one; none may be under way.
   Update update(const at::Tensor& loss, double learning_rate, double clip);
 
-  /// Copies that updates on a GPU write along with the parameters, from now on; null: none.
+  /// Copies that updates on a GPU write along with the parameters, from now on; null: none. To be called again with the
+  /// model's new copies after it has moved to another device.
   void keep_rounded(std::shared_ptr<ops::RoundedCopies> copies) { rounded_ = std::move(copies); }
 
   /// Forgets all gradients: the next backward pass hands its buffers over instead of adding to zeros.
