@@ -63,6 +63,9 @@ class TrainCommand : public testing::Command {
       a.emplace_back("--set");
       a.emplace_back(s);
     }
+    // scripts/gpu: the same on a GPU, whose bfloat16 copies of the weights outlive a step.
+    if (const char* device = std::getenv("SMAMBA_TEST_DEVICE"); device != nullptr)
+      a.insert(a.end(), {"--device", device, "--precision", "bf16"});
     if (resume) a.emplace_back("--resume");
     return a;
   }
