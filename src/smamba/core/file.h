@@ -10,8 +10,8 @@
 
 namespace smamba {
 
-/// Makes the folders that `target` lies in where they are missing, durably. At the end of its life those it made go again unless
-/// something came to lie in them. Error(kIo) on failure.
+/// Makes the folders that `target` lies in where they are missing, durably. At the end of its life those it made go
+/// again unless something came to lie in them. Error(kIo) on failure.
 class ParentFolders {
  public:
   explicit ParentFolders(const std::filesystem::path& target);
