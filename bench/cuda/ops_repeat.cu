@@ -53,7 +53,7 @@ void repeat_type(DType type, int runs) {
     ops::Conv1dArgs a;
     a.batch = kBatch, a.length = kLength, a.channels = kChannels, a.width = kWidth, a.silu = true, a.dtype = type;
     a.x = sequence(x), a.weight = w.f32(), a.bias = b.f32();
-    const ops::Conv1dGradients g{sequence(d), sequence(d_x), d_w.f32(), d_b.f32()};
+    const ops::Conv1dGradients g{sequence(d), sequence(d_x), d_w.f32(), d_b.f32(), {}};
     const Buffer workspace(ops::cuda::conv1d_backward_workspace_bytes(a));
     repeat("convolution" + suffix, runs, {&d_x, &d_w, &d_b},
            [&] { ops::cuda::conv1d_backward(a, g, workspace.get(), nullptr); });

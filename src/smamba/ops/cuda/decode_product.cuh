@@ -3,6 +3,8 @@
 // (row, sequence). The weights are asked for before the block waits for the kernel in front of it, so they travel while
 // that one computes. float32 operands are split in two tf32 parts each (four products: about 2^-21 relative).
 #pragma once
+#include <type_traits>
+
 #include "smamba/ops/cuda/device.cuh"
 
 namespace smamba::ops::cuda {
@@ -194,8 +196,9 @@ __device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, in
   constexpr int kFragments = MT == 1 ? 24 : 12, kGroup = kChunk < kFragments / NT ? kChunk : kFragments / NT;
   static_assert(kChunk % kGroup == 0);
   float acc[MT][NT][4] = {}, squares[NT] = {};
-  // `left` steps of a chunk; FULL: all of them, without a check each.
-  const auto take = [&]<bool FULL>(int left) {
+  // `left` steps of a chunk; full: all of them, without a check each.
+  const auto take = [&](auto full, int left) {
+    constexpr bool kFull = decltype(full)::value;
 #pragma unroll
     for (int g = 0; g < kChunk; g += kGroup) {
       Input x[kGroup][NT];
@@ -203,10 +206,10 @@ __device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, in
       for (int c = 0; c < kGroup; ++c)
 #pragma unroll
         for (int t = 0; t < NT; ++t)
-          if (FULL || g + c < left) x[c][t].raw = __ldcg(&input[(g + c) * kStride + t * 32].raw);
+          if (kFull || g + c < left) x[c][t].raw = __ldcg(&input[(g + c) * kStride + t * 32].raw);
 #pragma unroll
       for (int c = 0; c < kGroup; ++c) {
-        if (!FULL && g + c >= left) continue;
+        if (!kFull && g + c >= left) continue;
 #pragma unroll
         for (int t = 0; t < NT; ++t) {
           if constexpr (SQUARES) squares[t] += x[c][t].squares();
@@ -220,9 +223,9 @@ __device__ inline void product(const ProductShape& p, ProductSums<NT, MT>& s, in
   for (int k = begin; k < end; k += kChunk, input += kChunk * kStride) {
     if (k != begin) load(k);
     if (k + kChunk <= end)
-      take.template operator()<true>(kChunk);
+      take(std::true_type{}, kChunk);
     else
-      take.template operator()<false>(end - k);
+      take(std::false_type{}, end - k);
   }
   const int row = lane / 4, column = lane % 4;
 #pragma unroll

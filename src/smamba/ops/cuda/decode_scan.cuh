@@ -35,15 +35,15 @@ __device__ inline float next_state(const Drive& d, float pole, float b, float h)
     return fmaf(e, h, RULE == Discretization::kEulerB ? driven : expm1_over(x, e) * driven);
   }
 }
-/// Calls f.template operator()<RULE>().
+/// Calls f(rule), the rule as a constant.
 template <class F>
 __device__ inline void with_rule(Discretization rule, F f) {
   if (rule == Discretization::kZoh)
-    f.template operator()<Discretization::kZoh>();
+    f(std::integral_constant<Discretization, Discretization::kZoh>{});
   else if (rule == Discretization::kBilinear)
-    f.template operator()<Discretization::kBilinear>();
+    f(std::integral_constant<Discretization, Discretization::kBilinear>{});
   else
-    f.template operator()<Discretization::kEulerB>();
+    f(std::integral_constant<Discretization, Discretization::kEulerB>{});
 }
 
 /// 16 bytes of a row of dt_proj times the projection, which is aligned.
@@ -200,11 +200,11 @@ __global__ void __launch_bounds__(kScanThreads) scan_step_kernel(const ScanStepA
   const Drive drive =
       channel.drive({delta_parts[0][lane], delta_parts[1][lane], delta_parts[2][lane], delta_parts[3][lane]}, u);
   float y = 0;
-  with_rule(a.rule, [&]<Discretization RULE>() {
+  with_rule(a.rule, [&](auto rule) {
 #pragma unroll
     for (int j = 0; j < J; ++j) {
       if (j >= count) break;
-      h[j] = next_state<RULE>(drive, pole[j], s.b[part + 4 * j], h[j]);
+      h[j] = next_state<decltype(rule)::value>(drive, pole[j], s.b[part + 4 * j], h[j]);
       y = fmaf(s.c[part + 4 * j], h[j], y);
       if (exists) state[j * 4 * D] = h[j];
     }
@@ -282,7 +282,7 @@ __global__ void __maxnreg__(CHANNELS == 384 ? 88 : 160) scan_step_many_kernel(co
   const Drive drive[N] = {channel.drive(parts[0], u[0]), channel.drive(parts[1], u[1])};
   float y[N][4] = {};
   await_copies<0>();  // each thread reads its own
-  with_rule(a.rule, [&]<Discretization RULE>() {
+  with_rule(a.rule, [&](auto rule) {
     const float *pole = poles, *h = held_states, *b = begin + a.projected;
     float* to[N] = {state[0], state[1]};
 #pragma unroll 1
@@ -297,7 +297,7 @@ __global__ void __maxnreg__(CHANNELS == 384 ? 88 : 160) scan_step_many_kernel(co
         read_floats(cs, b + n * sums + padded);
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-          const float next = next_state<RULE>(drive[n], at[q], bs[q], h[(n * padded + q) * CHANNELS]);
+          const float next = next_state<decltype(rule)::value>(drive[n], at[q], bs[q], h[(n * padded + q) * CHANNELS]);
           y[n][q] = fmaf(cs[q], next, y[n][q]);
           if (exists[n] && q < left) *to[n] = next;
           to[n] += D;
