@@ -125,6 +125,7 @@ size_t read_some(int fd, const std::filesystem::path& path, void* out, size_t si
     const int ready = ::poll(&wanted, 1, /*milliseconds=*/100);  // a signal may come to another thread
     if (ready == 0 && interrupt_signal() != 0)
       fail(static_cast<Exit>(interrupt_exit_code()), "{}: stopped while waiting for input", path.string());
+    if (ready < 0 && errno != EINTR) io_error(path, "wait for");
     if (ready <= 0) continue;
     const ssize_t n = ::read(fd, out, size);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
