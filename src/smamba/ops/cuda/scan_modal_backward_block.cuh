@@ -247,8 +247,7 @@ struct BackwardBlock : Place {
     }
   }
 
-  /// Which of a group's sums over channels the thread ends up with: step row_step() and two states, row_distance()
-  /// floats apart.
+  /// Which of a group's sums over channels the thread ends up with: step row_step(), two states of C or one of B and C.
   __device__ int row_step() const { return FIXED_B ? 2 * m4 + l4 / 2 : m4; }
   __device__ bool owns_row() const { return l4 < 4 && (!FIXED_B || m4 < 2); }
   __device__ void start_rows() {
