@@ -1,13 +1,19 @@
 // The program as a person runs it, in a folder of its own.
 #pragma once
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 namespace smamba::testing {
 
@@ -58,6 +64,53 @@ class Command : public ::testing::Test {
       const std::string name = entry.path().filename().string();
       EXPECT_FALSE(name.starts_with("out")) << name << " is left by " << arguments;
     }
+  }
+
+  /// Starts the program in the background: `input` is its standard input, or -1 for this process's, and what it says
+  /// goes to the file "said". For end().
+  pid_t start(const std::vector<std::string>& arguments, int input = -1) const {
+    std::vector<char*> argv = {const_cast<char*>(SMAMBA_PROGRAM)};
+    for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+    argv.push_back(nullptr);
+    const pid_t child = ::fork();
+    if (child != 0) return child;
+    const int said = ::open((folder_ / "said").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (said < 0 || ::dup2(said, 1) < 0 || ::dup2(said, 2) < 0 || (input >= 0 && ::dup2(input, 0) < 0) ||
+        ::chdir(folder_.c_str()) != 0)
+      ::_exit(99);
+    ::execv(SMAMBA_PROGRAM, argv.data());
+    ::_exit(99);
+  }
+  std::string said() const {
+    std::ifstream in(folder_ / "said", std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  /// Waits, for a minute at most, until `so()` holds: for what a started program does, never for a time.
+  template <typename Condition>
+  static bool wait_until(const Condition& so) {
+    for (int i = 0; i < 6000; ++i) {
+      if (so()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return so();
+  }
+  /// Whether the started program has `file` of the test's folder open.
+  bool holds_open(pid_t child, const std::string& file) const {
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(child) + "/fd", none))
+      if (std::filesystem::read_symlink(entry.path(), none) == std::filesystem::canonical(folder_) / file) return true;
+    return false;
+  }
+  /// Sends the signal; gives the exit code, or 128 + the signal that ended the program. One that goes on for a minute
+  /// is killed, which gives 128 + SIGKILL.
+  static int end(pid_t child, int signal) {
+    int status = 0;
+    ::kill(child, signal);
+    if (!wait_until([&] { return ::waitpid(child, &status, WNOHANG) == child; })) {
+      ::kill(child, SIGKILL);
+      ::waitpid(child, &status, 0);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
 
   std::filesystem::path folder_;

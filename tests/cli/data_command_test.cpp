@@ -1,16 +1,14 @@
 // smamba data as a person runs it: output, messages and exit codes.
+#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "cli/command_testing.h"
@@ -202,50 +200,34 @@ TEST_F(DataCommand, InterruptedAndResumed) {
   // Standard input from a pipe that stays open: the program waits for more when the signal comes.
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
-  const std::string output = (folder_ / "cut").string();
-  std::vector<const char*> argv = {SMAMBA_PROGRAM, "data", "prepare", "-", "-o", output.c_str(), nullptr};
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[0], 0);
-  posix_spawn_file_actions_addclose(&actions, ends[1]);
-  pid_t child = 0;
-  ASSERT_EQ(posix_spawn(&child, SMAMBA_PROGRAM, &actions, nullptr, const_cast<char**>(argv.data()), environ), 0);
-  posix_spawn_file_actions_destroy(&actions);
+  fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+  const pid_t child = start({"data", "prepare", "-", "-o", "cut"}, ends[0]);
   close(ends[0]);
   ASSERT_GT(::write(ends[1], lines.data(), 60000), 0);
   // The work folder appears when the signal handlers are set and the input is being read.
-  for (int i = 0; i < 3000 && !fs::exists(output + ".partial/documents"); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  kill(child, SIGINT);
+  EXPECT_TRUE(wait_until([&] { return fs::exists(folder_ / "cut.partial/documents"); })) << said();
   // It ends although the pipe stays open.
-  int status = 0;
-  pid_t ended = 0;
-  for (int i = 0; i < 3000 && (ended = waitpid(child, &status, WNOHANG)) == 0; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  if (ended == 0) {
-    kill(child, SIGKILL);
-    waitpid(child, &status, 0);
-  }
+  EXPECT_EQ(end(child, SIGINT), 130) << said();
   close(ends[1]);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 130);
-  EXPECT_FALSE(fs::exists(output));
+  EXPECT_FALSE(fs::exists(folder_ / "cut"));
   ASSERT_EQ(run("prepare - -o cut < a.jsonl").code, 0);
-  EXPECT_EQ(read_file(output), read_file(folder_ / "whole"));
+  EXPECT_EQ(read_file(folder_ / "cut"), read_file(folder_ / "whole"));
 }
 
 // A pipe that nobody writes to: neither opening nor reading it may hold up a signal.
 TEST_F(DataCommand, WaitingForAPipeEndsWithTheSignal) {
   shell("mkfifo pipe pipe.jsonl pipe.gz");
-  const std::string before = "timeout --preserve-status --signal=TERM --kill-after=60 2";
-  for (const char* command : {"prepare pipe", "prepare pipe.jsonl", "prepare pipe.gz --format text"}) {
-    const Result r = run(std::string(command) + " -o cut --restart", before);
-    EXPECT_EQ(r.code, 143) << command << r.output;
-    EXPECT_NE(r.output.find("stopped after 0 documents"), std::string::npos) << command << r.output;
+  const auto stopped = [&](const std::vector<std::string>& arguments, const std::string& pipe) {
+    const pid_t child = start(arguments);
+    EXPECT_TRUE(wait_until([&] { return holds_open(child, pipe); })) << pipe << ": never opened\n" << said();
+    EXPECT_EQ(end(child, SIGTERM), 143) << pipe << "\n" << said();
+    return said();
+  };
+  for (const auto& [pipe, format] : {std::pair{"pipe", "auto"}, {"pipe.jsonl", "auto"}, {"pipe.gz", "text"}}) {
+    const std::string output = stopped({"data", "prepare", pipe, "--format", format, "-o", "cut", "--restart"}, pipe);
+    EXPECT_NE(output.find("stopped after 0 documents"), std::string::npos) << pipe << "\n" << output;
   }
-  const Result r = Command::run("tokenizer train pipe -o out", before);
-  EXPECT_EQ(r.code, 143) << r.output;
-  EXPECT_NE(r.output.find("stopped"), std::string::npos) << r.output;
+  EXPECT_NE(stopped({"tokenizer", "train", "pipe", "-o", "out"}, "pipe").find("stopped"), std::string::npos) << said();
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   refused("stats pipe", 74, "pipe: expected a file, found a pipe", "timeout 60");
   // A pipe whose writer comes late is read all the same.

@@ -1,16 +1,13 @@
 // The program as a user meets it: exit codes, one-line errors, kills and resumes.
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "cli/command_testing.h"
@@ -31,25 +28,9 @@ class TrainCommand : public testing::Command {
 
   // Starts the program and comes back once `file` exists.
   pid_t start_until(const std::vector<std::string>& arguments, const fs::path& file) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      if (::chdir(folder_.c_str()) != 0) ::_exit(99);
-      std::vector<char*> argv = {const_cast<char*>(SMAMBA_PROGRAM)};
-      for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-      argv.push_back(nullptr);
-      ::execv(SMAMBA_PROGRAM, argv.data());
-      ::_exit(99);
-    }
-    for (int i = 0; i < 3000 && !fs::exists(folder_ / file); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    EXPECT_TRUE(fs::exists(folder_ / file)) << "the run never wrote " << file;
+    const pid_t child = start(arguments);
+    EXPECT_TRUE(wait_until([&] { return fs::exists(folder_ / file); })) << "the run never wrote " << file << said();
     return child;
-  }
-  int end(pid_t child, int signal) {
-    ::kill(child, signal);
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
   int run_until(const std::vector<std::string>& arguments, const fs::path& file, int signal) {
     return end(start_until(arguments, file), signal);
