@@ -80,6 +80,10 @@ TEST_F(TrainCommand, KilledRunsResumeToTheSameBytes) {
     EXPECT_EQ(read_file(folder_ / "whole/checkpoints/step-00000060" / file),
               read_file(folder_ / "parts/checkpoints/step-00000060" / file))
         << file;
+  // At its end there is nothing to add.
+  const std::string metrics = read_file(folder_ / "parts/metrics.jsonl");
+  EXPECT_EQ(run_train("parts", true).code, 0);
+  EXPECT_EQ(read_file(folder_ / "parts/metrics.jsonl"), metrics);
 }
 
 TEST_F(TrainCommand, ASecondProcessInTheFolderIsRefusedAndAKilledOneStandsInNobodysWay) {

@@ -111,13 +111,18 @@ void warn_about_stability(const LanguageModel& model) {
 /// Running figures that a checkpoint carries.
 struct Counters {
   int64_t step = 0, skipped = 0, skipped_in_a_row = 0;
+  int64_t validated = 0;  // tokens of the validation that ended the run at this step; 0: none has
   uint64_t tokens = 0;
   double seconds = 0, waiting = 0, last_loss = 0;
 
   nlohmann::json to_json() const {
-    return {{"skipped", skipped},         {"skipped_in_a_row", skipped_in_a_row},
-            {"tokens", tokens},           {"seconds", seconds},
-            {"waiting_seconds", waiting}, {"last_loss", std::isfinite(last_loss) ? last_loss : 0.0}};
+    return {{"skipped", skipped},
+            {"skipped_in_a_row", skipped_in_a_row},
+            {"tokens", tokens},
+            {"seconds", seconds},
+            {"waiting_seconds", waiting},
+            {"last_loss", std::isfinite(last_loss) ? last_loss : 0.0},
+            {"validated_tokens", validated}};
   }
   static Counters from_json(int64_t step, const nlohmann::json& j) {
     Counters p;
@@ -128,6 +133,7 @@ struct Counters {
     p.seconds = j.at("seconds").get<double>();
     p.waiting = j.at("waiting_seconds").get<double>();
     p.last_loss = j.at("last_loss").get<double>();
+    p.validated = j.value("validated_tokens", int64_t{0});
     return p;
   }
 };
@@ -294,6 +300,7 @@ bool Trainer::begin_step() {
   optimizer_->begin_update(loss, begun.learning_rate, config_.optimizer.clip);
   begun.tokens += static_cast<uint64_t>(scored);
   progress_.tokens = begun.tokens;
+  progress_.validated = 0;
   ++progress_.step;
   begun_.push_back(std::move(begun));
   return true;
@@ -417,7 +424,9 @@ TrainSummary Trainer::run() {
   summary.signal = interrupt_signal();
   if (!summary.signal && !validation_documents_.empty()) {
     validation = validate(0);
-    reporter_->validation(progress_.step, *validation);
+    // A run resumed at its end has it in its metrics.
+    if (progress_.validated != validation->tokens) reporter_->validation(progress_.step, *validation);
+    progress_.validated = validation->tokens;
   }
   if (saved_step_ != progress_.step || validation) save(comparable(validation));
   reporter_->finish();
