@@ -36,13 +36,13 @@ ScanPlan scan_plan(const ScanArgs& args) {
 int64_t segment_floats(const ScanArgs& args, const ScanPlan& plan) {
   if (plan.segments == 1) return 0;
   const int64_t rows = args.batch * plan.segments * args.channels;
-  return rows * (2 * args.state + 1);
+  return rows * (args.state + 1);
 }
 
 SegmentBuffers segment_buffers(const ScanArgs& args, const ScanPlan& plan, float* workspace) {
   if (plan.segments == 1) return {};
   const int64_t rows = args.batch * plan.segments * args.channels;
-  return {workspace, workspace + rows * args.state, workspace + 2 * rows * args.state};
+  return {workspace, workspace + rows * args.state};
 }
 
 int64_t scan_checkpoint_floats(const ScanArgs& args) {

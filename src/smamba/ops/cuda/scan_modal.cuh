@@ -134,6 +134,32 @@ __device__ inline void store_state(const float (&h)[SPT], float* row, int first,
     if (first + i < state) row[first + i] = h[i];
 }
 
+/// The state that enters `segment`, coordinates first … first + SPT - 1: what the segments before it (by = -1; +1, of
+/// the adjoint: after it) leave at their ends, damped by those between, and what enters the first of them, if any.
+template <int SPT>
+__device__ inline void enter_segment(float (&h)[SPT], const float (&a2)[SPT], const ScanArgs& a, const ScanPlan& plan,
+                                     const SegmentBuffers& segments, const float* outermost, int64_t batch,
+                                     int64_t channel, int64_t segment, int first, int by) {
+  float damping[SPT], end[SPT];
+#pragma unroll
+  for (int i = 0; i < SPT; ++i) h[i] = 0, damping[i] = 1;
+#pragma unroll 1
+  for (int64_t k = segment + by; k >= 0 && k < plan.segments; k += by) {
+    const int64_t row = (batch * plan.segments + k) * a.channels + channel;
+    load_state(end, segments.end + row * a.state, first, int(a.state));
+    const float sum = segments.sum[row];
+#pragma unroll
+    for (int i = 0; i < SPT; ++i) h[i] = fmaf(damping[i], end[i], h[i]);
+    if (sum == -INFINITY) return;
+#pragma unroll
+    for (int i = 0; i < SPT; ++i) damping[i] *= exp2_fast(a2[i] * sum);
+  }
+  if (outermost == nullptr) return;
+  load_state(end, outermost + (batch * a.channels + channel) * a.state, first, int(a.state));
+#pragma unroll
+  for (int i = 0; i < SPT; ++i) h[i] = fmaf(damping[i], end[i], h[i]);
+}
+
 /// d += the sum over the four lanes of a channel of `value`, into the row where pick0 (row l4) or pick1 (l4 + 8) is 1.
 template <bool PRECISE>
 __device__ inline void sum_states(float (&d)[4], float value, float pick0, float pick1) {

@@ -8,7 +8,7 @@ struct BackwardParams {
   ScanArgs args;
   ScanGradients gradients;
   ScanPlan plan;
-  SegmentBuffers segments;  // of the adjoint state; enter: at each segment's right end
+  SegmentBuffers segments;  // of the adjoint state: what leaves each segment at its left end
   float* rows = nullptr;    // (channel blocks, B, L, W): dB, dC over a block's channels; W = 4 SPT, twice that with dB
   float* d_a = nullptr;     // (B, segments, D, S)
   float* d_b = nullptr;     // the same, with a fixed B in the fast kernel
@@ -19,7 +19,7 @@ struct BackwardParams {
   bool vectors;
 };
 
-/// The adjoint states that enter the segments, into `buffers`.
+/// The adjoint states that leave the segments, but the first, at their left ends, into `buffers`.
 void adjoint_segments(const ScanArgs& args, const ScanGradients& gradients, const SegmentBuffers& buffers,
                       void* stream);
 

@@ -99,17 +99,14 @@ struct BackwardBlock : Place {
     if (FIXED_B && tid < SPT) *reinterpret_cast<float4*>(&s.scale[4 * tid]) = drive_scale4(a, 4 * tid, ZOH);
     channel_sums.load(s.dy[0]);
     start_rows();
-    const float* enter = nullptr;
-    if (owns_channel()) {
-      if (p.plan.segments > 1)
-        enter = p.segments.enter + segment_row();
-      else if (p.gradients.d_final_state != nullptr)
-        enter = p.gradients.d_final_state + (batch * a.channels + channel) * a.state;
-    }
 #pragma unroll 1
     for (int pass = 0; pass < kPasses; ++pass) {
       poles = load_poles<4>(a, channel, first, owns_channel());
-      load_state(carry, enter, first, int(a.state));
+#pragma unroll
+      for (int i = 0; i < 4; ++i) carry[i] = 0;
+      if (owns_channel())
+        enter_segment(carry, poles.a2, a, p.plan, p.segments, p.gradients.d_final_state, batch, channel, segment, first,
+                      +1);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         d_a[i] = d_v[i] = 0;

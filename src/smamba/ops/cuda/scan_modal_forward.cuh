@@ -5,17 +5,20 @@
 // states serially; the output of a step, a sum over the four lanes of a channel, is formed by the tensor cores; the
 // epilogue adds the skip, applies the gate and writes 8 or 16 bytes a thread. Every input is read once (B and C once
 // per 32 channels), every output written once; 1 exponential per state and step. Segments (few channels, long
-// sequences): a carry pass finds each segment's own end state, Σ_t (Π_{s > t} Phi_s) Gamma_t B_t u_t, another kernel
-// chains them. The backward pass does the same with the adjoint: what leaves a segment at its left end is
-// Σ_t (Π_{s <= t} Phi_s) C_t dy_t. Both sums start at the end that they are for, with the running product, and stop
-// where it has vanished: a segment much longer than the memory of its slowest pole costs what that memory costs.
+// sequences): a carry pass finds each segment's own end state, Σ_t (Π_{s > t} Phi_s) Gamma_t B_t u_t; the blocks of the
+// output pass chain those before them. The backward pass does the same with the adjoint: what leaves a segment at its
+// left end is Σ_t (Π_{s <= t} Phi_s) C_t dy_t. Both sums start at the end that they are for, with the running product,
+// and stop where it has vanished: a segment much longer than the memory of its slowest pole costs what that memory
+// costs.
 #pragma once
 #include "smamba/ops/cuda/scan_modal.cuh"
 
 namespace smamba::ops::cuda {
 
-// What a state has been damped by when it is left out of a carry: an eighth of its last place.
-constexpr float kForgotten = 0x1p-27f;
+/// What a state has been damped by when it is left out of a carry: an eighth of its last place; with bfloat16 inputs
+/// what a few steps' approximate exponentials leave uncertain.
+template <class T>
+constexpr float kForgotten = std::is_same_v<T, float> ? 0x1p-27f : 0x1p-20f;
 
 enum class Pass { kOutput, kCarry, kAdjointCarry };
 
@@ -54,7 +57,10 @@ struct ForwardBlock : Place {
   const ForwardParams& p;
   Shared& s;
   const int l4 = tid % 32 / 4, m4 = tid % 4;
-  const int64_t channel = first_channel + warp * 8 + l4;  // whose states this thread holds
+  // Whose states this thread holds, and which quarter of them. The warps of a carry pass hold one quarter of all
+  // channels: nothing is summed over states there, and where poles lie in order the fast ones are soon done with.
+  const int own = kOutput ? warp * 8 + l4 : tid % 32, quarter = kOutput ? m4 : warp;
+  const int64_t channel = first_channel + own;
 
   float h[SPT];
   float product[SPT];  // carry passes: Π Phi; h is then the sum
@@ -68,6 +74,7 @@ struct ForwardBlock : Place {
   Raw next;
   Vec4<T> next_rows[kRowVectors];
   float delta_sum = 0;
+  bool warp_forgot = false;
   float pick[8][2];  // row t of the sums, as the registers of a left operand
 
   // The last segment in time of a carry pass leads nowhere.
@@ -91,19 +98,15 @@ struct ForwardBlock : Place {
 
   __device__ void start() {
     const ScanArgs& a = p.args;
-    poles = load_poles<SPT>(a, channel, m4 * SPT, owns_channel());
+    poles = load_poles<SPT>(a, channel, quarter * SPT, owns_channel());
     factors = load_factors(a, first_channel + column, staged);
-    const float* enter = nullptr;
-    if (kOutput && owns_channel()) {
-      if (p.plan.segments > 1)
-        enter = state_row(p.segments.enter);
-      else if (a.initial_state != nullptr)
-        enter = a.initial_state + (batch * a.channels + channel) * a.state;
-    }
-    load_state(h, enter, m4 * SPT, int(a.state));
+#pragma unroll
+    for (int i = 0; i < SPT; ++i) h[i] = 0;
+    if (kOutput && owns_channel())
+      enter_segment(h, poles.a2, a, p.plan, p.segments, a.initial_state, batch, channel, segment, quarter * SPT, -1);
 #pragma unroll
     for (int i = 0; i < SPT; ++i) {
-      const int n = m4 * SPT + i;
+      const int n = quarter * SPT + i;
       product[i] = owns_channel() && n < a.state ? 1.f : 0.f;
       if constexpr (kScaled) {
         scale[i] = drive_scale(n < a.state ? a.b_fixed[n] * (ZOH ? poles.inverse[i] : 1.f) : 0.f);
@@ -186,7 +189,7 @@ struct ForwardBlock : Place {
   }
 
   __device__ void read_b(float (&b)[SPT], int t) const {
-    read_floats(b, &s.b[t][m4 * SPT]);
+    read_floats(b, &s.b[t][quarter * SPT]);
     if constexpr (ZOH) {
 #pragma unroll
       for (int i = 0; i < SPT; ++i) b[i] *= poles.inverse[i];
@@ -204,9 +207,9 @@ struct ForwardBlock : Place {
   __device__ void carry_step(int t) {
     const bool resets = RESET && s.reset[t];
     if (kAdjoint && resets) forget();
-    const float2 now = s.steps[t][warp * 8 + l4];
+    const float2 now = s.steps[t][own];
     float row[SPT];  // C, or B
-    if constexpr (kAdjoint) read_floats(row, &s.c[t][m4 * SPT]);
+    if constexpr (kAdjoint) read_floats(row, &s.c[t][quarter * SPT]);
     if constexpr (kNeedsB) read_b(row, t);
     delta_sum += now.x;
 #pragma unroll
@@ -221,11 +224,21 @@ struct ForwardBlock : Place {
     }
     if (!kAdjoint && resets) forget();
   }
+  /// What is left of a tile of a carry pass where the warp's states are forgotten but another's are not.
+  template <bool RESET>
+  __device__ void sum_deltas() {
+    if (quarter != 0) return;
+#pragma unroll
+    for (int t = 0; t < kTile; ++t) {
+      delta_sum += s.steps[t][own].x;
+      if (RESET && s.reset[t]) delta_sum = -INFINITY;
+    }
+  }
   /// Only softplus tells that delta is nowhere negative, so that what has vanished stays so.
   __device__ bool forgotten() const {
     bool all = p.args.softplus;
 #pragma unroll
-    for (int i = 0; i < SPT; ++i) all = all && product[i] < kForgotten;
+    for (int i = 0; i < SPT; ++i) all = all && product[i] < kForgotten<T>;
     return all;
   }
 
@@ -235,7 +248,7 @@ struct ForwardBlock : Place {
 #pragma unroll
       for (int i = 0; i < SPT; ++i) h[i] = 0;
     }
-    const float2 now = s.steps[t][warp * 8 + l4];
+    const float2 now = s.steps[t][own];
     StepFactors<SPT> f;
     if constexpr (kScaled) {
       advance_scaled<SPT, ZOH>(h, f, poles.a2, now.x, now.y);
@@ -245,7 +258,7 @@ struct ForwardBlock : Place {
       advance<SPT, ZOH, kPrecise>(h, f, poles.a2, now.x, now.y, b);
     }
     float c[SPT];
-    read_floats(c, &s.c[t][m4 * SPT]);
+    read_floats(c, &s.c[t][quarter * SPT]);
     float partial = c[0] * h[0];
 #pragma unroll
     for (int i = 1; i < SPT; ++i) partial = fmaf(c[i], h[i], partial);
@@ -257,6 +270,7 @@ struct ForwardBlock : Place {
 
   template <bool RESET>
   __device__ void run() {
+    if (!kOutput && warp_forgot) return sum_deltas<RESET>();
     float y[4] = {0, 0, 0, 0}, y_late[4] = {0, 0, 0, 0};  // steps 0-7 and 8-15 in rows 0-7
     const auto one = [&](int t) {
       if constexpr (kOutput)
@@ -293,7 +307,7 @@ struct ForwardBlock : Place {
     if (tile % kChunkTiles != 0 || p.args.checkpoints == nullptr || !owns_channel()) return;
     const int64_t chunk = segment * (p.plan.segment_length / chunk_length(SPT)) + tile / kChunkTiles;
     const int64_t index = (batch * p.plan.chunks + chunk) * p.args.channels + channel;
-    store_state(h, p.args.checkpoints + index * p.args.state, m4 * SPT, int(p.args.state));
+    store_state(h, p.args.checkpoints + index * p.args.state, quarter * SPT, int(p.args.state));
   }
 
   __device__ void scan() {
@@ -315,9 +329,13 @@ struct ForwardBlock : Place {
       if constexpr (kOutput) {
         __syncthreads();
         finish_tile(tile, now), out.advance(p.strides.out);
-      } else if (__syncthreads_and(forgotten())) {
-        delta_sum = -INFINITY;
-        break;
+      } else {
+        const bool all = forgotten();
+        warp_forgot = __all_sync(~0u, all);
+        if (__syncthreads_and(all)) {
+          delta_sum = -INFINITY;
+          break;
+        }
       }
     }
     if (!owns_channel()) return;
@@ -326,10 +344,10 @@ struct ForwardBlock : Place {
       for (int i = 0; i < SPT; ++i) h[i] *= scale[i];
     }
     if constexpr (!kOutput) {
-      store_state(h, state_row(p.segments.local), m4 * SPT, int(p.args.state));
-      if (m4 == 0) p.segments.sum[(batch * p.plan.segments + segment) * p.args.channels + channel] = delta_sum;
+      store_state(h, state_row(p.segments.end), quarter * SPT, int(p.args.state));
+      if (quarter == 0) p.segments.sum[(batch * p.plan.segments + segment) * p.args.channels + channel] = delta_sum;
     } else if (p.args.final_state != nullptr && segment == p.plan.segments - 1) {
-      store_state(h, p.args.final_state + (batch * p.args.channels + channel) * p.args.state, m4 * SPT,
+      store_state(h, p.args.final_state + (batch * p.args.channels + channel) * p.args.state, quarter * SPT,
                   int(p.args.state));
     }
   }

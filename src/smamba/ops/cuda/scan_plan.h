@@ -33,11 +33,10 @@ bool is_real_modal(const ScanArgs& args);
 /// bfloat16 and zero-order hold with a fixed B and shared poles: kernels that keep B out of the steps.
 bool has_scaled_drive(const ScanArgs& args);
 
-// Segment scratch: states that enter each segment, the segments' own end states, and their sums of delta.
+// What a carry pass leaves of the segments: their own end states, and their sums of delta.
 struct SegmentBuffers {
-  float* enter = nullptr;  // (B, segments, D, S)
-  float* local = nullptr;  // (B, segments, D, S)
-  float* sum = nullptr;    // (B, segments, D); -inf: a reset cuts the segment
+  float* end = nullptr;  // (B, segments, D, S)
+  float* sum = nullptr;  // (B, segments, D); -inf: nothing gets through the segment
 };
 
 /// Elements from one tile of steps to the next. 32 bits: one instruction multiplies and adds them to an address.
