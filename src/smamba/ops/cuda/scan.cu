@@ -36,7 +36,7 @@ ScanPlan scan_plan(const ScanArgs& args) {
 int64_t segment_floats(const ScanArgs& args, const ScanPlan& plan) {
   if (plan.segments == 1) return 0;
   const int64_t rows = args.batch * plan.segments * args.channels;
-  return rows * (args.state + 1);
+  return rows * (args.state + segment_groups(args.state));
 }
 
 SegmentBuffers segment_buffers(const ScanArgs& args, const ScanPlan& plan, float* workspace) {

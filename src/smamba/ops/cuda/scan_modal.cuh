@@ -5,6 +5,7 @@
 // over other lanes are left to the tensor cores (device.cuh): a step's values are one operand, the other picks the row
 // or column that they are added to.
 #pragma once
+#include <initializer_list>
 #include <type_traits>
 
 #include "smamba/ops/cuda/device.cuh"
@@ -147,7 +148,7 @@ __device__ inline void enter_segment(float (&h)[SPT], const float (&a2)[SPT], co
   for (int64_t k = segment + by; k >= 0 && k < plan.segments; k += by) {
     const int64_t row = (batch * plan.segments + k) * a.channels + channel;
     load_state(end, segments.end + row * a.state, first, int(a.state));
-    const float sum = segments.sum[row];
+    const float sum = segments.sum[row * segment_groups(a.state) + first / kSegmentStates];
 #pragma unroll
     for (int i = 0; i < SPT; ++i) h[i] = fmaf(damping[i], end[i], h[i]);
     if (sum == -INFINITY) return;
@@ -305,6 +306,14 @@ void with_forms(const ScanArgs& args, bool vectors, F f) {
     if (fixed) return f(yes, yes, no);
   }
   zoh ? f(yes, no, no) : f(no, no, no);
+}
+
+/// Whether every row of these, if present, can be read and written four columns at a time.
+inline bool all_vectors(const ScanArgs& args, std::initializer_list<const Sequence*> sequences) {
+  const int64_t element = args.dtype == DType::kBFloat16 ? 2 : 4;
+  bool all = args.channels % 4 == 0 && args.state % 4 == 0;
+  for (const Sequence* s : sequences) all = all && aligned4(*s, element);
+  return all;
 }
 
 /// Calls f with the element type and the states per thread.

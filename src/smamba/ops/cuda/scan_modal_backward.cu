@@ -41,8 +41,6 @@ Workspace workspace_layout(const ScanArgs& a, const ScanPlan& plan) {
   return w;
 }
 
-bool aligned_vector(const Sequence& s, DType dtype) { return aligned4(s, dtype == DType::kBFloat16 ? 2 : 4); }
-
 }  // namespace
 
 int64_t modal_backward_workspace_bytes(const ScanArgs& args) {
@@ -61,14 +59,12 @@ void modal_backward(const ScanArgs& args, const ScanGradients& gradients, void* 
   p.d_a = base + w.d_a;
   p.d_b = has_scaled_drive(args) ? base + w.d_b : nullptr;
   p.d_channel = base + w.d_channel;
-  p.vectors = args.channels % 4 == 0 && args.state % 4 == 0;
-  for (const Sequence* s : {&args.u, &args.delta, &args.z, &args.b_sel, &args.c_sel, &gradients.d_out, &gradients.d_u,
-                            &gradients.d_delta, &gradients.d_z})
-    p.vectors = p.vectors && aligned_vector(*s, args.dtype);
+  p.vectors = all_vectors(args, {&args.u, &args.delta, &args.z, &args.b_sel, &args.c_sel, &gradients.d_out,
+                                 &gradients.d_u, &gradients.d_delta, &gradients.d_z});
   p.strides = tile_strides(args, gradients);
   p.ranges = int(ranges(p.plan)), p.range_chunks = int(range_chunks(p.plan));
   p.ready = prepare_close(base + w.scratch, args.batch * p.plan.segments * p.ranges, stream);
-  if (p.plan.segments > 1) adjoint_segments(args, gradients, p.segments, stream);
+  if (p.plan.segments > 1) adjoint_segment_ends(args, gradients.d_out, p.segments, stream);
   with_shape(args, p.plan.spt, [&](auto element, auto spt) { launch_backward<decltype(element), spt()>(p, stream); });
 
   ScanPartials partials;

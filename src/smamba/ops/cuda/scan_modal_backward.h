@@ -19,8 +19,4 @@ struct BackwardParams {
   bool vectors;
 };
 
-/// The adjoint states that leave the segments, but the first, at their left ends, into `buffers`.
-void adjoint_segments(const ScanArgs& args, const ScanGradients& gradients, const SegmentBuffers& buffers,
-                      void* stream);
-
 }  // namespace smamba::ops::cuda

@@ -1,5 +1,5 @@
 #include "smamba/ops/cuda/scan_modal_forward.cuh"
 
 namespace smamba::ops::cuda {
-template void launch_forward<float, 8>(const ForwardParams&, Pass, void*);
+template void launch_forward<float, 8>(const ForwardParams&, void*);
 }  // namespace smamba::ops::cuda

@@ -9,14 +9,13 @@ namespace smamba::ops::cuda {
 
 struct ForwardParams;
 struct BackwardParams;
-enum class Pass;
 template <class T, int SPT>
-void launch_forward(const ForwardParams&, Pass, void* stream);
+void launch_forward(const ForwardParams&, void* stream);
 template <class T, int SPT>
 void launch_backward(const BackwardParams&, void* stream);
 
-#define SMAMBA_EXTERN(T, SPT)                                                     \
-  extern template void launch_forward<T, SPT>(const ForwardParams&, Pass, void*); \
+#define SMAMBA_EXTERN(T, SPT)                                               \
+  extern template void launch_forward<T, SPT>(const ForwardParams&, void*); \
   extern template void launch_backward<T, SPT>(const BackwardParams&, void*);
 SMAMBA_SCAN_SHAPES(SMAMBA_EXTERN)
 #undef SMAMBA_EXTERN

@@ -36,8 +36,11 @@ bool has_scaled_drive(const ScanArgs& args);
 // What a carry pass leaves of the segments: their own end states, and their sums of delta.
 struct SegmentBuffers {
   float* end = nullptr;  // (B, segments, D, S)
-  float* sum = nullptr;  // (B, segments, D); -inf: nothing gets through the segment
+  float* sum = nullptr;  // (B, segments, D, segment_groups(S)); -inf: of these states nothing gets through the segment
 };
+// A carry pass takes so many states at once, and may have done with some before the others.
+constexpr int kSegmentStates = 16;
+constexpr int segment_groups(int64_t state) { return int((state + kSegmentStates - 1) / kSegmentStates); }
 
 /// Elements from one tile of steps to the next. 32 bits: one instruction multiplies and adds them to an address.
 struct TileStrides {
@@ -51,6 +54,11 @@ inline TileStrides tile_strides(const ScanArgs& a, const ScanGradients& g) {
 
 int64_t segment_floats(const ScanArgs& args, const ScanPlan& plan);
 SegmentBuffers segment_buffers(const ScanArgs& args, const ScanPlan& plan, float* workspace);
+
+/// What the segments but the last leave at their right ends, and what the adjoint leaves at the left ends of all but
+/// the first.
+void segment_ends(const ScanArgs& args, const SegmentBuffers& segments, void* stream);
+void adjoint_segment_ends(const ScanArgs& args, const Sequence& d_out, const SegmentBuffers& segments, void* stream);
 
 void modal_forward(const ScanArgs& args, void* workspace, void* stream);
 int64_t modal_backward_workspace_bytes(const ScanArgs& args);
